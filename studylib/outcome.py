@@ -1,0 +1,120 @@
+"""What a notebook hands over at its end: metrics, verdicts, figures, and the machine it ran on."""
+
+import html
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studylib import __version__
+from studylib.cards import count_verdicts
+from studylib.claims import Claims
+from studylib.workspace import disk_errors, write_atomically
+
+OUTCOME = "outcome.json"  # in the run's folder until the record takes its content over
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a notebook measured, shown as its last output; the text holds no time, path or machine."""
+
+    slug: str
+    metrics: dict[str, float]
+    claims: dict[str, dict[str, Any]]
+
+    def __repr__(self) -> str:
+        lines = [f"{self.slug}: {count_verdicts(self.claims)}"]
+        return "\n".join(lines + [f"  {name} = {value:.4g}" for name, value in self.metrics.items()])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td style='text-align:left'>{html.escape(name)}</td><td>{value:.4g}</td></tr>"
+            for name, value in self.metrics.items()
+        )
+        return f"<p><b>{html.escape(self.slug)}</b>: {count_verdicts(self.claims)}</p><table>{rows}</table>"
+
+
+def record(
+    slug: str,
+    *,
+    metrics: dict[str, float] | None = None,
+    claims: Claims | None = None,
+    figures: dict[str, Any] | None = None,
+) -> Summary:
+    """Record what a notebook measured, as its last cell; without STUDY_RUN_DIR only show the summary.
+
+    `metrics` are finite numbers by name, `claims` the card's claims, each decided, `figures` matplotlib
+    figures or PIL pictures by file name without ending, saved as WebP. Raises ValueError for a metric that
+    is not finite and for claims not measured, naming them.
+    """
+    numbers = {name: float(value) for name, value in (metrics or {}).items()}
+    strange = [name for name, number in numbers.items() if not math.isfinite(number)]
+    if strange:
+        raise ValueError(
+            f"metrics that are not finite numbers: {', '.join(strange)}; drop or mend them before record()"
+        )
+    if claims is not None and claims.card.slug != slug:
+        raise ValueError(f"claims of {claims.card.slug} given to record({slug!r})")
+    summary = Summary(slug, numbers, claims.results() if claims is not None else {})
+    run_dir = os.environ.get("STUDY_RUN_DIR")
+    if run_dir:
+        for name, figure in (figures or {}).items():
+            save_figure(figure, Path(run_dir) / "figures" / f"{name}.webp")
+        outcome = {
+            "metrics": summary.metrics,
+            "claims": summary.claims,
+            "peak_memory_mib": peak_memory_mib(),
+            "device": device_name(),
+            "versions": versions(),
+        }
+        write_atomically(Path(run_dir) / OUTCOME, json.dumps(outcome, indent=2, allow_nan=False))
+    return summary
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Save a matplotlib figure or a PIL picture as a small WebP file."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if hasattr(figure, "savefig"):
+            figure.savefig(path, format="webp", bbox_inches="tight", dpi=80)
+        else:
+            figure.save(path, format="WEBP", quality=85)
+
+
+def peak_memory_mib() -> float:
+    """Return the most memory this process has held, in MiB."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux: ru_maxrss would count the process that started this one as well
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return round(int(line.split()[1]) / 1024, 1)
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+
+
+def device_name() -> str:
+    """Name the device this process has used: a CUDA device's name once it was initialised, else cpu."""
+    torch = sys.modules.get("torch")  # a notebook without torch need not import it to say so
+    if torch is not None and torch.cuda.is_initialized():
+        return f"cuda: {torch.cuda.get_device_name()}"
+    if torch is not None and torch.backends.mps.is_available() and torch.mps.current_allocated_memory() > 0:
+        return "mps"
+    return "cpu"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, this library and the packages that decide what a run computes."""
+    found = {"python": platform.python_version(), "studylib": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found

@@ -1,0 +1,1 @@
+"""How each tiny model is trained: `python -m studylib.recipes.<name> --minutes 30`."""

@@ -1,0 +1,235 @@
+"""Runs a notebook with checked parameters and keeps a record of it that can be repeated and compared."""
+
+import datetime
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from studylib.fingerprint import check_model, run_id, weight_hashes
+from studylib.outcome import OUTCOME, record
+from studylib.parameters import check_parameters, preset_values, read_parameters
+from studylib.workspace import (
+    StudyError,
+    disk_errors,
+    find_root,
+    notebook_path,
+    sync_folder,
+    write_atomically,
+)
+
+__all__ = ["Run", "check_parameters", "record", "records", "run"]
+
+RECORD = "record.json"
+STALE_SECONDS = 24 * 3600  # a part folder of another machine's run is given up after a day
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, its record, and whether it was executed just now."""
+
+    folder: Path
+    record: dict[str, Any]
+    fresh: bool
+
+
+def run(
+    slug: str,
+    given: dict[str, Any] | None = None,
+    *,
+    preset: str | None = None,
+    timeout: int = 600,
+    force: bool = False,
+    stream: TextIO | None = None,
+) -> Run:
+    """Execute a paper's notebook with `given` parameters over a preset's over the defaults, and record it.
+
+    A finished run of the same code, weights and parameters is returned as it is, unless `force`. `timeout`
+    is in seconds per cell. `stream` shows the progress. The record appears at once and whole, or not at
+    all: the run works in a part folder that is renamed at the end. Raises StudyError; after a failed cell
+    it names the notebook as far as it was executed, kept in `<run id>.failed`.
+    """
+    parameters = checked(slug, given or {}, preset)
+    weights = weight_hashes(slug, parameters.get("model"))
+    id = run_id(slug, parameters, weights)
+    home = runs_folder() / slug
+    folder = home / id
+    if not force and (folder / RECORD).is_file():
+        return Run(folder, read_record(folder), fresh=False)
+    remove_stale_parts(home)
+    part = home / f".{id}.{platform.node()}.{os.getpid()}.part"
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    try:
+        with disk_errors(part):
+            (part / "figures").mkdir(parents=True)
+        seconds, outcome = execute(
+            slug, part, parameters, model=parameters.get("model"), timeout=timeout, stream=stream
+        )
+        record = {
+            "slug": slug,
+            "run_id": id,
+            "status": "finished",
+            "params": parameters,
+            "preset": preset,
+            "seconds": round(seconds, 2),
+            "peak_memory_mib": outcome["peak_memory_mib"],
+            "device": outcome["device"],
+            "versions": outcome["versions"],
+            "weights": weights,
+            "git_commit": git_commit(),
+            "started_at": started,
+            "metrics": outcome["metrics"],
+            "claims": outcome["claims"],
+        }
+        (part / OUTCOME).unlink()
+        write_atomically(part / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
+        with disk_errors(folder):
+            replace_folder(part, folder)
+    except StudyError as error:
+        raise keep_failed(error, part, home / f"{id}.failed") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(home / f"{id}.failed", ignore_errors=True)
+    return Run(folder, record, fresh=True)
+
+
+def checked(slug: str, given: dict[str, Any], preset: str | None = None) -> dict[str, Any]:
+    """Return all parameters of a run after every check that needs no kernel, model and device included."""
+    parameters = check_parameters(slug, preset_values(slug, preset) | given)
+    if "model" in parameters:
+        default = read_parameters(notebook_path(slug))["model"].default
+        parameters["model"] = check_model(parameters["model"], default)
+    device = parameters.get("device")
+    if isinstance(device, str) and device.startswith("cuda"):
+        import torch
+
+        present, number = torch.cuda.device_count(), device.partition(":")[2] or "0"
+        if not number.isdigit() or int(number) >= present:
+            raise StudyError(
+                f"device {device} is asked for, but torch sees {present} CUDA devices here",
+                "Use device=cpu, or install a CUDA build of torch; `study doctor` shows what is there",
+            )
+    return parameters
+
+
+def execute(
+    slug: str,
+    run_dir: Path,
+    parameters: dict[str, Any],
+    *,
+    model: Any,
+    timeout: int,
+    stream: TextIO | None,
+) -> tuple[float, dict[str, Any]]:
+    """Execute the notebook into `run_dir`; return its seconds and what its last cell recorded there.
+
+    `parameters` are injected, none for the notebook as it stands; `model` is the one it will load.
+    """
+    from studylib import kernel  # papermill takes a second and a half to import
+
+    path = notebook_path(slug)
+    seconds = kernel.execute(path, run_dir, parameters, timeout=timeout, model=model, stream=stream)
+    try:
+        outcome = json.loads((run_dir / OUTCOME).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        cause = f"{path.name} ran to its end without record(...)"
+        raise StudyError(
+            cause, f'End it with record("{slug}", metrics=..., claims=...)', exit_code=1
+        ) from error
+    return seconds, outcome
+
+
+def runs_folder() -> Path:
+    """Where runs are kept: the folder that STUDY_RUNS names, or `runs/` in the workspace."""
+    named = os.environ.get("STUDY_RUNS")
+    return Path(named).expanduser() if named else find_root() / "runs"
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read the record of a finished run; StudyError when it is damaged."""
+    try:
+        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"{folder / RECORD} is not readable: {error}", "Remove that folder and run again"
+        ) from error
+
+
+def records(slug: str) -> list[dict[str, Any]]:
+    """List the records of all finished runs of a paper, oldest first."""
+    folders = sorted((runs_folder() / slug).glob(f"[!.]*/{RECORD}"))
+    return sorted((read_record(path.parent) for path in folders), key=lambda record: record["started_at"])
+
+
+def git_commit() -> str | None:
+    """Return the checkout's commit, with "+changes" when tracked files differ from it; None without git."""
+    command = ["git", "-C", str(find_root())]
+    try:
+        commit = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        if commit.returncode:
+            return None
+        clean = (
+            subprocess.run([*command, "diff", "--quiet", "HEAD"], capture_output=True, timeout=30).returncode
+            == 0
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return commit.stdout.strip() + ("" if clean else "+changes")
+
+
+def replace_folder(part: Path, folder: Path) -> None:
+    """Move a complete part folder to its final name, in place of an older one."""
+    old = folder.with_name(f"{part.name}.old")
+    for path in part.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(part)
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def keep_failed(error: StudyError, part: Path, failed: Path) -> StudyError:
+    """Keep the notebook of a failed run for the reader; return the error with its path as a remedy."""
+    notebook = part / "notebook.ipynb"
+    if not notebook.is_file():
+        return error
+    shutil.rmtree(failed, ignore_errors=True)
+    (part / OUTCOME).unlink(missing_ok=True)
+    (part / RECORD).unlink(missing_ok=True)
+    part.rename(failed)
+    look = f"See {failed / notebook.name}"
+    return StudyError(
+        error.cause, f"{error.remedy}. {look}" if error.remedy else look, exit_code=error.exit_code
+    )
+
+
+def remove_stale_parts(home: Path) -> None:
+    """Remove the part folders that killed runs left behind; those of runs still alive stay."""
+    for part in home.glob(".*.part*"):
+        host, pid = part.name.removeprefix(".").split(".", 1)[1].rsplit(".part", 1)[0].rsplit(".", 1)
+        if host == platform.node():
+            abandoned = not is_alive(int(pid))
+        else:
+            abandoned = time.time() - part.stat().st_mtime > STALE_SECONDS
+        if abandoned:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process of this machine is running."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,99 @@
+"""The notebook as an experiment: it runs with other parameters and models, and what it commits is what it measures."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_pipelines import sdxl
+
+from papers.style_aligned import evaluation as ev
+from papers.style_aligned.mass import look_from, record_reference_map
+from papers.style_aligned.method import StyleAlignedConfig, starting_latents, style_aligned
+from studylib import runs
+from studylib.cards import load_card, load_results
+from studylib.models import load
+
+ROOT = Path(__file__).parents[2]
+QUICK = {"num_inference_steps": 3, "seeds": 3}
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return load("tiny", device="cpu")
+
+
+@pytest.fixture
+def own_runs(tmp_path, monkeypatch):
+    """Runs of these tests go to a folder of their own."""
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.mark.parametrize("preset", [None, "no_sharing", "full_sharing", "reference_image"])
+def test_notebook_runs_with_presets(preset, own_runs):
+    """Every kind of preset must reach the end: a knob that breaks a later cell makes sweeps useless."""
+    quick = QUICK | ({"reference_offset": 1} if preset == "reference_image" else {})
+    done = runs.run("style_aligned", quick, preset=preset, timeout=300)
+    claims = {claim.id: claim for claim in load_card("style_aligned").claims}
+    assert set(done.record["claims"]) == set(claims) and len(claims) >= 8
+    exact = [done.record["claims"][id]["verdict"] for id, claim in claims.items() if claim.kind == "exact"]
+    assert exact and set(exact) == {"held"}
+    assert (done.folder / "figures" / "aligned.webp").exists()
+
+
+def test_same_notebook_runs_sdxl(tmp_path, own_runs):
+    """model="sdxl" must need no branch: a random pipeline of SDXL's very class runs through the same cells."""
+    sdxl().save_pretrained(tmp_path / "sdxl")
+    done = runs.run("style_aligned", QUICK | {"model": str(tmp_path / "sdxl")}, timeout=300)
+    assert done.record["status"] == "finished" and done.record["claims"]["layer_norm_noop"]["verdict"] == "held"
+
+
+def test_committed_results_match_the_card():
+    """README and study list quote results.json: it must hold every claim of today's card."""
+    results = load_results("style_aligned")
+    assert set(results["claims"]) == {claim.id for claim in load_card("style_aligned").claims}
+    notebook = json.loads((ROOT / "notebooks" / "style_aligned.ipynb").read_text())
+    printed = json.dumps([cell.get("outputs") for cell in notebook["cells"]])
+    assert all(f"{id}" in printed for id in results["claims"])
+
+
+def test_measures_see_what_they_are_named_after(pipe):
+    """A set that repeats its reference is most consistent and leaks fully; measures must say so."""
+    sets = ev.draw_sets(pipe, StyleAlignedConfig.off(), [0, 1], num_inference_steps=3, guidance_scale=5.0)
+    copies = ev.Drawn({seed: [images[0]] * len(images) for seed, images in sets.images.items()}, sets.mass)
+    plain, copied = (ev.measure(drawn, ev.Encoders()) for drawn in (sets, copies))
+    assert min(copied["consistency"].values()) > 0.999 and max(copied["palette"].values()) < 1e-6
+    assert ev.mean(plain["consistency"]) < 0.999 and ev.mean(plain["palette"]) > 0
+    assert ev.mean(copied["noun"]) <= ev.mean(copied["leakage"])
+    assert set(plain["noun"]) == {(seed, prompt) for seed in (0, 1) for prompt in ev.PROMPTS[1:]}
+    values, seeds, prompts = ev.effects(copied["consistency"], plain["consistency"])
+    assert len(values) == len(seeds) == len(prompts) == 16 and sum(values) > 0
+
+
+def test_reference_map_shows_where_a_target_looks(pipe):
+    """The map must be rows of attention weights, finest first to be shown, and need sharing to exist."""
+    noise = starting_latents(pipe, 3, 0)
+    with record_reference_map(pipe, set_size=3, target=2, step=1) as maps:
+        with style_aligned(pipe, StyleAlignedConfig(), set_size=3):
+            images = pipe(list(ev.PROMPTS[:3]), latents=noise, num_inference_steps=2, guidance_scale=5.0).images
+    assert set(maps) == {256, 64, 16} and all(m.shape == (n, n) for n, m in maps.items())
+    assert all(bool((m >= 0).all()) and bool((m.sum(-1) < 1).all()) for m in maps.values())
+    look = look_from(maps, images[0])
+    assert look(0, 0).tobytes() != look(64, 64).tobytes() and look(127, 127).size == (128, 128)
+    with pytest.raises(ValueError, match="no map was recorded"):
+        look_from({}, images[0])
+
+
+def test_drift_is_zero_without_sharing(pipe):
+    """What is reported as the reference's drift must come from sharing alone."""
+    settings = {"guidance_scale": 5.0, "num_inference_steps": 2}
+    still = ev.reference_drift(pipe, StyleAlignedConfig.off(), [0], **settings)
+    moved = ev.reference_drift(pipe, StyleAlignedConfig.off(full_attention_share=True), [0], **settings)
+    assert set(still.values()) == {0.0} and min(moved.values()) > 0
+    assert torch.tensor(list(moved.values())).isfinite().all() and len(moved) == len(ev.PROMPTS)
+
+
+def test_unknown_encoders_are_refused():
+    """A typing error must not silently measure with the wrong network."""
+    with pytest.raises(ValueError, match="tiny, hub"):
+        ev.Encoders.named("dinov2")

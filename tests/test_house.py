@@ -1,0 +1,113 @@
+"""The house rules that no linter knows: where imports point, how large things may grow, that README is true."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from studylib import cards
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted((ROOT / "studylib").rglob("*.py"))
+PAPERS = sorted(p for p in (ROOT / "papers").iterdir() if (p / "method.py").exists())
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MIB = 1 << 20
+
+
+def imported(path):
+    """Top-level and nested module names that a file imports."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_library_knows_no_paper_and_stays_small(path):
+    """studylib imports no paper, and no module grows beyond one sitting's reading."""
+    assert not [name for name in imported(path) if name.split(".")[0] in ("papers", "notebooks", "tests")]
+    assert len(path.read_text().splitlines()) <= 320
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda p: p.name)
+def test_paper_can_be_deleted(paper):
+    """A paper imports itself and studylib, no other paper, and nothing else names it but its notebook and its tests."""
+    others = {p.name for p in PAPERS} - {paper.name}
+    for path in paper.glob("*.py"):
+        assert not [n for n in imported(path) if n.startswith("papers.") and n.split(".")[1] in others]
+    for path in MODULES:
+        assert paper.name not in path.read_text(), f"{path} names {paper.name}"
+
+
+def test_only_widgets_imports_widgets():
+    """One module may import ipywidgets and anywidget, so that everything else runs without a front end."""
+    users = {p.name for p in MODULES if any(n.split(".")[0] in ("ipywidgets", "anywidget") for n in imported(p))}
+    assert users <= {"widgets.py"}
+
+
+def test_no_drawer_for_anything():
+    """A module called utils collects what nobody wanted to name."""
+    assert not [p for p in ROOT.glob("*/**/*.py") if ".venv" not in p.parts and re.search(r"util|helper|misc", p.stem)]
+
+
+def test_weights_stay_under_the_cap():
+    """All weights together stay below 18 MiB while there is one paper (46 MiB for all), and are safetensors only."""
+    files = [*ROOT.glob("studylib/weights/**/*"), *ROOT.glob("papers/*/weights/**/*")]
+    assert sum(p.stat().st_size for p in files if p.suffix == ".safetensors") < 18 * MIB
+    assert {p.suffix for p in files if p.is_file()} <= {".safetensors", ".json", ".txt"}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_keeps_its_budget(path):
+    """16-22 code cells, short ones, no class, executed, no widget state, under 500 KB, one parameters cell."""
+    notebook = json.loads(path.read_text())
+    code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+    sources = ["".join(c["source"]) for c in code]
+    lengths = sorted(len(s.splitlines()) for s in sources)
+    assert path.stat().st_size < 500_000
+    assert "widgets" not in notebook["metadata"]
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert all(c["execution_count"] for c in code)
+    assert not [o for c in code for o in c["outputs"] if o["output_type"] == "error"]
+    assert 16 <= len(code) <= 22 and lengths[len(lengths) // 2] <= 8
+    assert sum("parameters" in c["metadata"].get("tags", []) for c in code) == 1
+    for source in sources:
+        tree = ast.parse("\n".join("pass" if re.match(r"\s*[%!]", line) else line for line in source.splitlines()))
+        for node in ast.walk(tree):
+            assert not isinstance(node, ast.ClassDef)
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 10, node.name
+
+
+def test_papers_table_in_readme_is_the_cards():
+    """README's table is generated: a changed card must show there."""
+    readme = (ROOT / "README.md").read_text()
+    table = readme.split("<!-- papers:start -->")[1].split("<!-- papers:end -->")[0].strip()
+    assert table == cards.papers_table().strip()
+    assert len([line for line in table.splitlines() if line.startswith("|")]) == 24 + 2
+
+
+def test_readme_points_at_what_exists():
+    """Links and pictures of README are files of this repository."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / target).exists(), target
+
+
+def test_readme_quotes_the_measured_bars():
+    """Numbers of the tiny models in README come from their metrics.json."""
+    readme = (ROOT / "README.md").read_text()
+    metrics = {p.parent.name: json.loads(p.read_text()) for p in (ROOT / "studylib/weights").glob("*/metrics.json")}
+    assert f"{metrics['vae']['psnr_db']:.1f} dB" in readme
+    for attribute in ("noun", "colour", "style", "place"):
+        assert f"{100 * metrics['sd'][attribute]:.1f} %" in readme, attribute
+
+
+def test_ci_runs_what_readme_says():
+    """The command in README is the one that is tested."""
+    command = re.search(r"^python3 -m venv \.venv .*pytest$", (ROOT / "README.md").read_text(), re.M)
+    assert command and "grep -m1 -o '^python3 -m venv .venv .*pytest$' README.md" in (ROOT / ".ci/run").read_text()
