@@ -173,7 +173,7 @@ def load_results(slug: str) -> dict[str, Any] | None:
 
 def count_verdicts(claims: dict[str, dict[str, Any]]) -> str:
     """Summarise verdicts in words, most hopeful first: "3 held, 1 undecided"."""
-    order = ("held", "reversed", "undecided", "failed", "not testable here")
+    order = ("held", "reversed", "undecided", "failed", "not testable here", "not measured yet")
     verdicts = [claim["verdict"] for claim in claims.values()]
     return ", ".join(f"{verdicts.count(name)} {name}" for name in order if name in verdicts) or "none"
 
@@ -199,27 +199,32 @@ def papers_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def update_readme() -> bool:
+def update_readme() -> bool | None:
     """Rewrite the table of papers between README.md's markers; tell whether the file changed."""
+    return rewrite_section(README_START, README_END, papers_table(), "table of papers")
+
+
+def rewrite_section(start: str, end: str, content: str, what: str, *, optional: bool = False) -> bool | None:
+    """Write `content` between two marker lines of README.md; tell whether the file changed.
+
+    Raises StudyError, naming `what` was not written, without the file or with anything but one of each marker; for an
+    `optional` section without file or markers the answer is None.
+    """
     path = find_root() / "README.md"
+    if optional and not (path.is_file() and {start, end} & set(path.read_text(encoding="utf-8").splitlines())):
+        return None
     if not path.is_file():
         raise StudyError(
-            f"{_shown(path)} is missing, so its table of papers was not written",
-            f"Create it with the lines {README_START} and {README_END}",
+            f"{_shown(path)} is missing, so its {what} was not written", f"Create it with the lines {start} and {end}"
         )
     text = path.read_text(encoding="utf-8")
-    if (
-        text.count(README_START) != 1
-        or text.count(README_END) != 1
-        or text.index(README_START) > text.index(README_END)
-    ):
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
         raise StudyError(
-            "README.md has no place for the table of papers",
-            f"Add one line {README_START} and, below it, one line {README_END}",
+            f"README.md has no place for the {what}", f"Add one line {start} and, below it, one line {end}"
         )
-    before, rest = text.split(README_START)
-    after = rest.split(README_END)[1]
-    new = f"{before}{README_START}\n{papers_table()}{README_END}{after}"
+    before, rest = text.split(start)
+    after = rest.split(end)[1]
+    new = f"{before}{start}\n{content}{end}{after}"
     if new != text:
         write_atomically(path, new)
     return new != text

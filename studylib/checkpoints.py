@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from studylib.workspace import StudyError
+from studylib.fingerprint import check_model_folder
+from studylib.workspace import StudyError, contents
 
 HUB_TIMEOUT = 5.0  # seconds to find out whether the hub answers
 MEND = "Run `study doctor`, or reinstall the project's files"
@@ -65,20 +66,10 @@ def check_weights(folder: Path) -> None:
         raise ModelError(f"{folder} is missing", MEND)
     if not (folder / "config.json").is_file():
         return  # a tokenizer, scheduler or image processor: nothing to weigh
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"{folder} has no safetensors; it {contents(folder)}", MEND)
-    for file in files:
-        size = file.stat().st_size
-        try:
-            with file.open("rb") as stream:
-                length = int.from_bytes(stream.read(8), "little")  # of the header that follows
-                header = json.loads(stream.read(length)) if 8 + length <= size else {}
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{file} is no safetensors file ({error})", MEND) from error
-        if not ends or 8 + length + max(ends) != size:
-            raise ModelError(f"{file} is cut short or damaged ({size} bytes)", MEND)
+    try:
+        check_model_folder(folder)
+    except StudyError as error:
+        raise ModelError(error.cause, error.remedy) from error
 
 
 def load_part(library: str, class_name: str, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
@@ -167,14 +158,6 @@ def hash_weights(folder: Path) -> dict[str, str]:
 def _sha256(file: Path, _size: int, _modified: int) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def contents(folder: Path) -> str:
-    """What a folder has, for an error: "holds a, b", "is empty" or "is missing"."""
-    if not folder.is_dir():
-        return "is missing"
-    names = sorted(path.name for path in folder.iterdir())
-    return f"holds {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "is empty"
 
 
 def first_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from studylib.workspace import (
     StudyError,
     find_root,
     import_paths,
+    kernelspec_path,
     notebook_path,
     paper_folder,
     written_papers,
@@ -97,6 +98,7 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Run again although a finished record exists.")
     ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Start a plain kernel, not a prewarmed one.")] = False,
 ) -> None:
     """Run a paper's notebook with checked parameters and keep a record."""
     from studylib import runs
@@ -108,7 +110,10 @@ def run(
     if model is not None:
         texts.append(f"model={model}")
     given = parse_assignments(slug, texts)
-    done = runs.run(slug, given, preset=preset, timeout=timeout, force=force, stream=sys.stderr)
+    prewarmed = False if plain else None
+    done = runs.run(
+        slug, given, preset=preset, timeout=timeout, force=force, prewarmed=prewarmed, stream=sys.stderr
+    )
     record = done.record
     if not done.fresh:
         typer.echo("already run with this code, these weights and parameters; --force runs it again")
@@ -117,6 +122,61 @@ def run(
     for name, value in record["metrics"].items():
         typer.echo(f"  {name} = {value:.4g}")
     typer.echo(str(done.folder / "record.json"))
+
+
+@app.command(epilog=f"Example: study sweep {SOME_PAPER} -g seed=0..4 -g num_inference_steps=8,12 --jobs 2")
+def sweep(
+    slug: Slug,
+    grid: Annotated[
+        list[str],
+        typer.Option("-g", "--grid", metavar="NAME=VALUES", help="A knob's values: a,b,c or 0..4; repeatable."),
+    ],
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--param", metavar="NAME=VALUE", help="Set a parameter at every point; repeatable."),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="A named set of parameters from presets.toml.")] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs at a time; they share the cores and, if there are several, the GPUs.")
+    ] = 1,
+    retries: Annotated[int, typer.Option(min=0, help="More tries for a kernel that the system killed.")] = 1,
+    timeout: Timeout = 600,
+    plain: Annotated[bool, typer.Option("--plain", help="Start plain kernels, not prewarmed ones.")] = False,
+    on: Annotated[
+        str, typer.Option(help="Where: here, ray (this machine's cluster or a new one) or ray://host:port.")
+    ] = "here",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the points and stop.")] = False,
+) -> None:
+    """Run a notebook at every point of a grid; the same command again runs only what is missing."""
+    from studylib import sweeps
+    from studylib.parameters import parse_assignments
+
+    paper_folder(slug)
+    plan = sweeps.plan(slug, sweeps.parse_grid(slug, grid), parse_assignments(slug, parameter or []), preset)
+    if dry_run:
+        for point in plan.points:
+            typer.echo(f"{point.number:4}  {point.run_id}  {point.state:7}  {point.shown}")
+        typer.echo(f"{len(plan.points)} points, {len(plan.missing())} to run")
+        return
+    options = {"jobs": jobs, "retries": retries, "timeout": timeout, "prewarmed": False if plain else None}
+    if on != "here":
+        if on != "ray" and not on.startswith("ray://"):
+            raise StudyError(f"--on takes here, ray or ray://host:port, not {on!r}")
+        from studylib.cluster import on_ray
+
+        options["run_calls"] = on_ray(on if on.startswith("ray://") else None)
+    try:
+        sweeps.run_sweep(plan, stream=sys.stderr, **options)
+    except KeyboardInterrupt as error:
+        typer.echo("error: interrupted; finished points are kept, the same command runs the rest", err=True)
+        raise typer.Exit(130) from error
+    finally:
+        failed = [point for point in plan.points if point.state == "failed"]
+        for point in failed:
+            typer.echo(f"failed: {point.shown}: {point.error}", err=True)
+        done = len(plan.points) - len(plan.missing())
+        typer.echo(f"{slug} sweep {plan.sweep_id}: {done} of {len(plan.points)} points done, {len(failed)} failed")
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command("list", epilog=f"Example: study list {SOME_PAPER}")
@@ -162,23 +222,30 @@ def list_papers(
 
 @app.command(epilog=f"Example: study render {SOME_PAPER}")
 def render(slugs: Slugs = None, timeout: Timeout = 600) -> None:
-    """Execute notebooks with their defaults, in place, and write results.json and README's table."""
-    from studylib.cards import count_verdicts, update_readme
+    """Execute notebooks with their defaults, in place; write results.json, README's tables and the index notebook."""
+    from studylib import cards, model_table, scoreboard
+    from studylib.cards import count_verdicts
+    from studylib.render import INDEX, render_index
     from studylib.render import render as render_one
 
-    for slug in slugs or written_papers():
+    for slug in [slug for slug in slugs or written_papers() if slug != INDEX]:
         results = render_one(slug, timeout=timeout, stream=sys.stderr)
         cost = f"{results['seconds']} s, {results['peak_memory_mib']:.0f} MiB"
         typer.echo(f"{slug}: {cost}, claims: {count_verdicts(results['claims'])}")
-    typer.echo("README.md: table of papers " + ("rewritten" if update_readme() else "unchanged"))
+    said = {True: "rewritten", False: "unchanged", None: "no place for it there"}
+    for what, module in (("table of papers", cards), ("claims", scoreboard), ("table of models", model_table)):
+        typer.echo(f"README.md: {what}: {said[module.update_readme()]}")
+    typer.echo("index.ipynb: " + ("rewritten" if render_index(timeout=timeout, stream=sys.stderr) else "unchanged"))
 
 
 @app.command(epilog=f"Example: study check {SOME_PAPER}")
 def check(slugs: Slugs = None) -> None:
     """Run notebooks again with nbval and compare the outputs marked NBVAL_CHECK_OUTPUT."""
+    from studylib.render import INDEX
     from studylib.render import check as check_notebooks
 
-    raise typer.Exit(check_notebooks(slugs or written_papers()))
+    index = [INDEX] if notebook_path(INDEX).is_file() else []
+    raise typer.Exit(check_notebooks(slugs or [*written_papers(), *index]))
 
 
 @app.command(
@@ -202,7 +269,7 @@ def lab(
     folder.mkdir(exist_ok=True)
     os.chdir(folder)
     os.execve(
-        sys.executable, [*command, *extra], os.environ | import_paths()
+        sys.executable, [*command, *extra], os.environ | import_paths() | kernelspec_path()
     )  # so that Ctrl-C is JupyterLab's own
 
 
@@ -229,3 +296,6 @@ def doctor() -> None:
         typer.echo(str(finding))
         failed = failed or finding.state == "fail"
     raise typer.Exit(1 if failed else 0)
+
+
+from studylib import cli_results  # noqa: E402, F401 - adds the commands that show results: results, compare, claims

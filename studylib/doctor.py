@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 
 from studylib.cards import load_card, load_presets
 from studylib.fingerprint import WEIGHTS, check_safetensors
+from studylib.kernels.rendezvous import Unavailable, private_folder
 from studylib.parameters import check_parameters
 from studylib.workspace import StudyError, find_root, written_papers
 
@@ -51,6 +52,7 @@ def examine() -> Iterator[Finding]:
     yield from weights()
     yield from papers()
     yield devices()
+    yield kernels()
     yield memory()
     yield disk(root)
     yield browser()
@@ -140,6 +142,19 @@ def devices() -> Finding:
     return Finding(
         "ok", "devices", f"cpu only, {os.cpu_count()} cores: enough for model=tiny, hub models want a GPU"
     )
+
+
+def kernels() -> Finding:
+    """Tell whether runs start at once in prewarmed kernels."""
+    if not sys.platform.startswith("linux"):
+        return Finding("ok", "kernels", "plain: prewarmed ones need Linux")
+    try:
+        folder = private_folder()
+    except (OSError, Unavailable) as error:
+        remedy = "Remove that folder, or point XDG_RUNTIME_DIR to one of your own"
+        return Finding("warn", "kernels", f"plain: {error}", remedy)
+    count = len(list(folder.glob("*.socket")))
+    return Finding("ok", "kernels", f"prewarmed, {count} waiting in {folder}")
 
 
 def memory() -> Finding:

@@ -8,6 +8,7 @@ stretched to the picture's size.
 from __future__ import annotations
 
 import logging
+import re
 import textwrap
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -270,7 +271,9 @@ def _limits(maps: Sequence[np.ndarray], low: float | None, high: float | None) -
 
 
 def _wrap(text: str, inches: float) -> str:
-    return textwrap.fill(text, max(8, int(inches * 72 / (0.6 * FONT))))
+    """Break lines at spaces, and long names after underscores."""
+    width = max(8, int(inches * 72 / (0.6 * FONT)))
+    return re.sub(r"_ ", "_", textwrap.fill(re.sub(r"_(?=\w)", "_ ", text), width))
 
 
 def _entitle(figure: Figure, title: str) -> Figure:

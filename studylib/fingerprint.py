@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from studylib.parameters import cell_source, read_notebook
-from studylib.workspace import PACKAGE, StudyError, find_root, nearest, notebook_path, write_atomically
+from studylib.workspace import PACKAGE, StudyError, contents, find_root, nearest, notebook_path, write_atomically
 
 WEIGHTS = PACKAGE / "weights"
+SHARED = {"text_encoder": "clip", "tokenizer": "clip", "vae": "vae"}  # what tiny pipelines borrow when absent
 ID_LENGTH = 12
 
 
@@ -41,7 +42,7 @@ def check_model_folder(folder: Path) -> None:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         remedy = "Restore its weights; pickled ones (.bin, .ckpt) are never loaded"
-        raise StudyError(f"{folder} holds no safetensors file", remedy)
+        raise StudyError(f"{folder} has no safetensors; it {contents(folder)}", remedy)
     for path in files:
         check_safetensors(path)
 
@@ -54,9 +55,8 @@ def check_pipeline_folder(folder: Path) -> None:
     """
     index = folder / "model_index.json"
     if not index.is_file():
-        there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:6]) or "nothing"
         raise StudyError(
-            f"{folder} is no pipeline: it has no model_index.json (it holds {there})",
+            f"{folder} is no pipeline: it has no model_index.json; it {contents(folder)}",
             "Name a folder written by pipeline.save_pretrained(...), or a model by its name",
         )
     try:
@@ -67,6 +67,8 @@ def check_pipeline_folder(folder: Path) -> None:
         if name.startswith("_") or not isinstance(kind, list) or kind[0] is None:
             continue
         part = folder / name
+        if name in SHARED and folder.resolve().parent == WEIGHTS and not part.is_dir():
+            part = WEIGHTS / SHARED[name]
         if not part.is_dir():
             raise StudyError(
                 f"pipeline {folder} lacks its {name} folder ({kind[1]})", "Save or fetch the pipeline again"

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty
@@ -26,16 +26,24 @@ from traitlets import default
 from studylib.workspace import StudyError, disk_errors, import_paths
 
 ENGINE = "study"
+PREWARMED = "study"  # the kernelspec whose kernels are forked from a process that has imported the libraries
+MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")  # of Python, of torch
+LESS_MEMORY = "A smaller model, fewer pictures or other programs closed need less memory"
 MAX_SOCKET_PATH = 80  # of about 100 characters a socket file's path may have
 SLICE = 0.25  # seconds between looks at a socket whose wake-up may have been lost
+
+
+class KernelDied(StudyError):
+    """A kernel that ended before its notebook did: killed by the system, or by a fault in compiled code."""
 
 
 class SameInterpreterSpecs(KernelSpecManager):
     """Starts kernels with the interpreter that runs this code, whatever a kernelspec on disk says."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        """Return a spec for this interpreter under any name."""
-        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        """Return a spec for this interpreter under any name: prewarmed under PREWARMED, else plain."""
+        module = "studylib.kernels.launcher" if kernel_name == PREWARMED else "ipykernel_launcher"
+        argv = [sys.executable, "-m", module, "-f", "{connection_file}"]
         return KernelSpec(argv=argv, display_name="Python 3", language="python")
 
 
@@ -80,7 +88,7 @@ class StudyClient(PapermillNotebookClient):
 
 
 class StudyEngine(NBClientEngine):
-    """papermill engine `study`. Options beyond papermill's: `env` for the kernel, `on_cell_start`."""
+    """papermill engine `study`. Options beyond papermill's: `env` for the kernel, `prewarmed`, `on_cell_start`."""
 
     @classmethod
     def execute_managed_notebook(  # noqa: D102 - papermill's interface
@@ -90,6 +98,7 @@ class StudyEngine(NBClientEngine):
         start_timeout: int = 60,
         execution_timeout: int | None = None,
         env: dict[str, str] | None = None,
+        prewarmed: bool = False,
         log_output: bool = False,
         **options: Any,
     ) -> Any:
@@ -98,7 +107,7 @@ class StudyEngine(NBClientEngine):
             for name in ("on_cell_start", "stdout_file", "stderr_file")
             if options.get(name)
         }
-        kernel = SameInterpreterKernel(kernel_name=kernel_name)
+        kernel = SameInterpreterKernel(kernel_name=PREWARMED if prewarmed else kernel_name)
         client = StudyClient(
             nb_man,
             km=kernel,
@@ -166,6 +175,15 @@ def kernel_environment(run_dir: Path, model: Any) -> dict[str, str]:
     return env | os.environ | import_paths() | {"STUDY_RUN_DIR": str(run_dir)}
 
 
+def memory_kills() -> int:
+    """How many processes the system has killed for want of memory, as far as it says."""
+    total = 0
+    for file in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")):
+        with suppress(OSError):
+            total += sum(int(line.split()[1]) for line in file.read_text().splitlines() if line.startswith("oom_kill "))
+    return total
+
+
 @contextmanager
 def termination_as_interrupt() -> Iterator[None]:
     """Treat SIGTERM like Ctrl-C inside the block: the kernel is stopped, part files are removed."""
@@ -192,17 +210,19 @@ def execute(
     timeout: int,
     model: Any,
     stream: TextIO | None,
+    prewarmed: bool = False,
 ) -> float:
     """Execute a notebook into `run_dir/notebook.ipynb` in a fresh kernel and return the seconds it took.
 
-    `timeout` is in seconds per cell; `stream` shows the progress, None for none. The kernel runs in the
-    notebook's folder and is stopped whatever happens. StudyError says which cell failed, ran too long or
-    lost its kernel; what was executed up to there stays in `run_dir`.
+    `timeout` is in seconds per cell; `stream` shows the progress, None for none. The kernel, `prewarmed` or
+    plain, runs in the notebook's folder and is stopped whatever happens. StudyError says which cell failed, ran
+    too long or lost its kernel; what was executed up to there stays in `run_dir`.
     """
     cells = nbformat.read(notebook, 4).cells
     total = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells) + bool(parameters)
     output = run_dir / "notebook.ipynb"
     progress = Progress(notebook.stem, total, stream)
+    kills = memory_kills()
     try:
         with termination_as_interrupt(), disk_errors(output):
             execute_notebook(
@@ -215,22 +235,24 @@ def execute(
                 cwd=notebook.parent,
                 execution_timeout=timeout,
                 env=kernel_environment(run_dir, model),
+                prewarmed=prewarmed,
                 on_cell_start=progress.cell,
             )
     except PapermillExecutionError as error:
         lines = [line.strip() for line in error.evalue.splitlines() if line.strip()]
         said = f"{error.ename}: {' / '.join(lines[-3:])}" if lines else error.ename
-        raise StudyError(
-            f"cell {error.exec_count} of {notebook.name} failed with {said}", exit_code=1
-        ) from error
+        cause = f"cell {error.exec_count} of {notebook.name} failed with {said}"
+        if error.ename in MEMORY_ERRORS:
+            raise StudyError(f"out of memory: {cause}", LESS_MEMORY, exit_code=1) from error
+        raise StudyError(cause, exit_code=1) from error
     except CellTimeoutError as error:
         cause = f"cell {progress.begun} of {notebook.name} ran longer than {timeout} s"
         raise StudyError(cause, "Allow more with --timeout", exit_code=1) from error
     except DeadKernelError as error:
-        cause = f"the kernel died in cell {progress.begun} of {notebook.name}, most likely out of memory"
-        raise StudyError(
-            cause, "Use a smaller model or fewer pictures, or close other programs", exit_code=1
-        ) from error
+        cause = f"the kernel died in cell {progress.begun} of {notebook.name}"
+        if memory_kills() > kills:
+            raise KernelDied(f"out of memory: {cause}, killed by the system", LESS_MEMORY, exit_code=1) from error
+        raise KernelDied(cause, f"Most likely memory was short. {LESS_MEMORY}", exit_code=1) from error
     finally:
         progress.close()
     return time.monotonic() - progress.start

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import inspect
 import io
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from studylib.checkpoints import (
     quiet_loading,
     read_index,
 )
+from studylib.fingerprint import SHARED, WEIGHTS
 from studylib.workspace import nearest
 
 __all__ = [
@@ -39,12 +39,9 @@ __all__ = [
     "needs_offload",
     "pick_device",
     "use_ddim",
-    "weights_hashes",
 ]
 
-WEIGHTS = Path(__file__).resolve().parent / "weights"
 HUB_ENCODERS = {"clip": "openai/clip-vit-large-patch14", "dino": "facebook/dino-vitb8"}  # the papers' own
-SHARED = {"text_encoder": "clip", "tokenizer": "clip", "vae": "vae"}  # what tiny pipelines borrow when absent
 
 
 @dataclass(frozen=True)
@@ -202,15 +199,6 @@ def load_judge(name: str = "tiny") -> Any:
         return Judge.from_pretrained(folder).float().requires_grad_(False).eval()
 
 
-def weights_hashes(names: Iterable[str] = ("tiny", "clip", "dino", "judge")) -> dict[str, str]:
-    """sha256 of every safetensors file of these shipped models, by path under WEIGHTS. Raises ModelError."""
-    hashes: dict[str, str] = {}
-    for name in names:
-        shipped = name in MODELS and MODELS[name].shipped
-        hashes |= hash_weights(WEIGHTS / (MODELS[name].id if shipped else name))
-    return hashes
-
-
 def _folder(name: str | Path) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -256,7 +244,7 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
     for part, spec in index.items():
         if not isinstance(spec, list) or spec[0] is None or part == "safety_checker":
             continue
-        if part in SHARED and folder.parent == WEIGHTS and not (folder / part).is_dir():
+        if part in SHARED and folder.resolve().parent == WEIGHTS and not (folder / part).is_dir():
             borrowed[part] = load_part(*spec, WEIGHTS / SHARED[part], dtype)
         else:
             check_weights(folder / part)

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
-import time
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,19 +14,18 @@ from typing import Any, TextIO
 from studylib.fingerprint import check_model, run_id, weight_hashes
 from studylib.outcome import OUTCOME, record
 from studylib.parameters import check_parameters, preset_values, read_parameters
-from studylib.workspace import (
-    StudyError,
-    disk_errors,
-    find_root,
-    notebook_path,
-    sync_folder,
-    write_atomically,
+from studylib.run_folder import (
+    RECORD,
+    check_inside,
+    keep_failed,
+    only_one,
+    remove_stale_parts,
+    replace_folder,
+    runs_folder,
 )
+from studylib.workspace import StudyError, disk_errors, find_root, notebook_path, paper_folder, write_atomically
 
 __all__ = ["Run", "check_parameters", "record", "records", "run"]
-
-RECORD = "record.json"
-STALE_SECONDS = 24 * 3600  # a part folder of another machine's run is given up after a day
 
 
 @dataclass(frozen=True)
@@ -45,22 +44,45 @@ def run(
     preset: str | None = None,
     timeout: int = 600,
     force: bool = False,
+    prewarmed: bool | None = None,
     stream: TextIO | None = None,
 ) -> Run:
     """Execute a paper's notebook with `given` parameters over a preset's over the defaults, and record it.
 
     A finished run of the same code, weights and parameters is returned as it is, unless `force`. `timeout`
-    is in seconds per cell. `stream` shows the progress. The record appears at once and whole, or not at
-    all: the run works in a part folder that is renamed at the end. Raises StudyError; after a failed cell
-    it names the notebook as far as it was executed, kept in `<run id>.failed`.
+    is in seconds per cell. `prewarmed` kernels start at once and compute the same; None takes them where
+    they can be had and STUDY_KERNELS is not "plain". `stream` shows the progress. The record appears at
+    once and whole, or not at all: the run works in a part folder that is renamed at the end. Raises
+    StudyError; after a failed cell it names the notebook as far as it was executed, kept in
+    `<run id>.failed`.
     """
     parameters = checked(slug, given or {}, preset)
     weights = weight_hashes(slug, parameters.get("model"))
     id = run_id(slug, parameters, weights)
     home = runs_folder() / slug
     folder = home / id
+    check_inside(folder)
     if not force and (folder / RECORD).is_file():
         return Run(folder, read_record(folder), fresh=False)
+    with disk_errors(home), only_one(home, id, stream):
+        if not force and (folder / RECORD).is_file():  # written while this process waited
+            return Run(folder, read_record(folder), fresh=False)
+        return run_now(slug, id, parameters, weights, preset, timeout, prewarmed, stream)
+
+
+def run_now(
+    slug: str,
+    id: str,
+    parameters: dict[str, Any],
+    weights: dict[str, str],
+    preset: str | None,
+    timeout: int,
+    prewarmed: bool | None,
+    stream: TextIO | None,
+) -> Run:
+    """Execute a checked run and write its record."""
+    home = runs_folder() / slug
+    folder = home / id
     remove_stale_parts(home)
     part = home / f".{id}.{platform.node()}.{os.getpid()}.part"
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -68,7 +90,13 @@ def run(
         with disk_errors(part):
             (part / "figures").mkdir(parents=True)
         seconds, outcome = execute(
-            slug, part, parameters, model=parameters.get("model"), timeout=timeout, stream=stream
+            slug,
+            part,
+            parameters,
+            model=parameters.get("model"),
+            timeout=timeout,
+            stream=stream,
+            prewarmed=prewarmed_wanted() if prewarmed is None else prewarmed,
         )
         record = {
             "slug": slug,
@@ -100,6 +128,7 @@ def run(
 
 def checked(slug: str, given: dict[str, Any], preset: str | None = None) -> dict[str, Any]:
     """Return all parameters of a run after every check that needs no kernel, model and device included."""
+    paper_folder(slug)
     parameters = check_parameters(slug, preset_values(slug, preset) | given)
     if "model" in parameters:
         default = read_parameters(notebook_path(slug))["model"].default
@@ -125,6 +154,7 @@ def execute(
     model: Any,
     timeout: int,
     stream: TextIO | None,
+    prewarmed: bool = False,
 ) -> tuple[float, dict[str, Any]]:
     """Execute the notebook into `run_dir`; return its seconds and what its last cell recorded there.
 
@@ -133,7 +163,9 @@ def execute(
     from studylib import kernel  # papermill takes a second and a half to import
 
     path = notebook_path(slug)
-    seconds = kernel.execute(path, run_dir, parameters, timeout=timeout, model=model, stream=stream)
+    seconds = kernel.execute(
+        path, run_dir, parameters, timeout=timeout, model=model, stream=stream, prewarmed=prewarmed
+    )
     try:
         outcome = json.loads((run_dir / OUTCOME).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -144,10 +176,9 @@ def execute(
     return seconds, outcome
 
 
-def runs_folder() -> Path:
-    """Where runs are kept: the folder that STUDY_RUNS names, or `runs/` in the workspace."""
-    named = os.environ.get("STUDY_RUNS")
-    return Path(named).expanduser() if named else find_root() / "runs"
+def prewarmed_wanted() -> bool:
+    """Whether runs take prewarmed kernels on this machine: on Linux, unless STUDY_KERNELS is "plain"."""
+    return sys.platform.startswith("linux") and os.environ.get("STUDY_KERNELS") != "plain"
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -180,56 +211,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return commit.stdout.strip() + ("" if clean else "+changes")
-
-
-def replace_folder(part: Path, folder: Path) -> None:
-    """Move a complete part folder to its final name, in place of an older one."""
-    old = folder.with_name(f"{part.name}.old")
-    for path in part.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    sync_folder(part)
-    if folder.exists():
-        folder.rename(old)
-    part.rename(folder)
-    sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def keep_failed(error: StudyError, part: Path, failed: Path) -> StudyError:
-    """Keep the notebook of a failed run for the reader; return the error with its path as a remedy."""
-    notebook = part / "notebook.ipynb"
-    if not notebook.is_file():
-        return error
-    shutil.rmtree(failed, ignore_errors=True)
-    (part / OUTCOME).unlink(missing_ok=True)
-    (part / RECORD).unlink(missing_ok=True)
-    part.rename(failed)
-    look = f"See {failed / notebook.name}"
-    return StudyError(
-        error.cause, f"{error.remedy}. {look}" if error.remedy else look, exit_code=error.exit_code
-    )
-
-
-def remove_stale_parts(home: Path) -> None:
-    """Remove the part folders that killed runs left behind; those of runs still alive stay."""
-    for part in home.glob(".*.part*"):
-        host, pid = part.name.removeprefix(".").split(".", 1)[1].rsplit(".part", 1)[0].rsplit(".", 1)
-        if host == platform.node():
-            abandoned = not is_alive(int(pid))
-        else:
-            abandoned = time.time() - part.stat().st_mtime > STALE_SECONDS
-        if abandoned:
-            shutil.rmtree(part, ignore_errors=True)
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process of this machine is running."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -3,9 +3,11 @@
 import contextlib
 import difflib
 import errno
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -21,6 +23,10 @@ class StudyError(Exception):
         self.remedy = remedy
         self.exit_code = exit_code
         super().__init__(f"{self.cause}. {remedy}" if remedy else self.cause)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Whole across processes: an exception's own way would lose the remedy and the exit code."""
+        return functools.partial(type(self), exit_code=self.exit_code), (self.cause, self.remedy)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -64,6 +70,12 @@ def import_paths() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "STUDY_ROOT": str(find_root())}
 
 
+def kernelspec_path() -> dict[str, str]:
+    """Return the variable with which Jupyter finds the kernelspec `study`, whose kernels are prewarmed."""
+    paths = [str(PACKAGE / "kernels" / "share" / "jupyter"), *filter(None, [os.environ.get("JUPYTER_PATH")])]
+    return {"JUPYTER_PATH": os.pathsep.join(dict.fromkeys(paths))}
+
+
 def notebook_path(slug: str) -> Path:
     """Return the path of a paper's notebook, which need not exist."""
     return find_root() / "notebooks" / f"{slug}.ipynb"
@@ -76,10 +88,9 @@ def written_papers() -> list[str]:
 
 def paper_folder(slug: str) -> Path:
     """Return the folder of a paper that has a card; StudyError names the nearest one otherwise."""
-    folder = find_root() / "papers" / slug
-    if slug and (folder / "card.toml").is_file():
-        return folder
     known = written_papers()
+    if slug in known:  # by name, so that no path leads anywhere else
+        return find_root() / "papers" / slug
     raise StudyError(
         f"no paper is called {slug!r}",
         f"{nearest(slug, known)}Written so far: {', '.join(known) or 'none'}; `study list` shows the course",
@@ -102,6 +113,14 @@ def disk_errors(path: Path) -> Iterator[None]:
         else:
             raise
         raise StudyError(cause, f"{remedy}; nothing half-written was kept", exit_code=1) from error
+
+
+def contents(folder: Path) -> str:
+    """What a folder has, for an error: "holds a, b", "is empty" or "is missing"."""
+    if not folder.is_dir():
+        return "is missing"
+    names = sorted(path.name for path in folder.iterdir())
+    return f"holds {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "is empty"
 
 
 def sync_folder(folder: Path) -> None:

@@ -117,3 +117,9 @@ def make_workspace(root: Path) -> Path:
     (root / "papers" / "mini" / "method.py").write_text("SCALE = 1\n")
     write_notebook(root / "notebooks" / "mini.ipynb", standard_cells())
     return root
+
+
+def write_work(root: Path, *sources: str) -> None:
+    """Write the workspace's notebook with these cells between its work and its record."""
+    cells = [code(PARAMETERS, "parameters"), code(WORK), *map(code, sources), code(RECORD)]
+    write_notebook(root / "notebooks" / "mini.ipynb", cells)

@@ -130,7 +130,7 @@ def test_render_says_where_the_table_belongs(workspace):
     assert result.exit_code == 2 and "README.md is missing" in result.stderr
     (workspace / "README.md").write_text("<!-- papers:start -->\n<!-- papers:end -->\n")
     result = study("render")
-    assert result.exit_code == 0 and "table of papers rewritten" in result.stdout
+    assert result.exit_code == 0 and "table of papers: rewritten" in result.stdout
     assert re.search(r"mini: \d+ s, \d+ MiB, claims: 2 held", result.stdout)
     assert "2 held" in (workspace / "README.md").read_text()
 

@@ -67,5 +67,7 @@ def test_every_imported_package_is_declared():
                 imported.add(node.module.split(".")[0])
     foreign = imported - set(sys.stdlib_module_names) - {"studylib", "papers"}
     core = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
-    missing = {name for name in foreign if canonicalize_name(DISTRIBUTIONS.get(name, name)) not in core}
+    extras = {"ray"}  # imported where it is asked for, with an error that names the extra
+    assert extras == {canonicalize_name(Requirement(t).name) for t in PROJECT["optional-dependencies"]["cluster"]}
+    missing = {name for name in foreign - extras if canonicalize_name(DISTRIBUTIONS.get(name, name)) not in core}
     assert not missing, f"imported but not in pyproject.toml: {sorted(missing)}"

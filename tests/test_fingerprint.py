@@ -41,6 +41,12 @@ def test_whole_pipeline_passes(pipeline):
     fingerprint.check_pipeline_folder(pipeline)
 
 
+def test_the_shipped_pipeline_passes_by_its_path():
+    """It borrows text encoder and autoencoder from its neighbours; "tiny" by name and by path must be one thing."""
+    folder = str(fingerprint.WEIGHTS / "sd")
+    assert fingerprint.check_model(folder, "tiny") == folder
+
+
 def test_truncated_weights_are_found(pipeline):
     """A download cut short would otherwise fail deep inside the kernel."""
     path = pipeline / "unet" / "model.safetensors"
@@ -54,13 +60,13 @@ def test_truncated_weights_are_found(pipeline):
 def test_pickled_weights_are_not_enough(pipeline):
     """Pickles are never loaded, so a folder that has nothing else has no weights."""
     (pipeline / "unet" / "model.safetensors").rename(pipeline / "unet" / "model.bin")
-    with pytest.raises(StudyError, match="holds no safetensors"):
+    with pytest.raises(StudyError, match="has no safetensors; it holds .*bin"):
         fingerprint.check_pipeline_folder(pipeline)
 
 
 def test_folder_that_is_no_pipeline(workspace, pipeline):
     """The error says what is there, so that a neighbouring folder is soon found."""
-    with pytest.raises(StudyError, match="no model_index.json .it holds .*notebooks"):
+    with pytest.raises(StudyError, match="no model_index.json; it holds .*notebooks"):
         fingerprint.check_model(str(workspace), "tiny")
     (pipeline / "unet" / "model.safetensors").unlink()
     (pipeline / "unet" / "config.json").unlink()

@@ -1,6 +1,7 @@
 """The shipped models come out of these recipes: they must survive a kill, and their metrics must be true."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import torch
 
 from studylib.models import WEIGHTS
 from studylib.recipes import clip, dino, judge, sd, training_loop, vae
+from studylib.recipes.optimisers import MuonAdamW, inner_weights
+from studylib.workspace import PACKAGE
 from studylib.world.data import held_out, numbered_view
 from studylib.world.draw import draw
 from studylib.world.scene import attributes, caption
@@ -30,7 +33,7 @@ TOY = textwrap.dedent("""
         x = torch.randn(8, 4, generator=generator)
         return {"loss": (model(x) - x).square().mean()}
     budget = Budget(40, 1e9, 8, 0, "cpu", 0, folder, folder, False, None)
-    print(fit(budget, model, loss, lr=0.1, warmup=5, ema=0.9, save_every=0.0))
+    print(fit(budget, model, loss, lr=0.1, muon_lr=0.02, warmup=5, ema=0.9, save_every=0.0))
     torch.save(model.state_dict(), folder / "end.pt")
 """)
 
@@ -55,6 +58,81 @@ def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path):
     a, b = (torch.load(f / "end.pt", weights_only=True) for f in (whole, torn))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert (torn / "loss.png").exists()
+
+
+SHARED = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    import torch
+    from accelerate import PartialState
+    from studylib.recipes import training_loop as loop
+    PartialState(cpu=True)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
+    def loss(step, generator):
+        x = loop.share(torch.randn(8, 6, generator=generator))
+        y = model(x)
+        features = loop.gathered(torch.nn.functional.normalize(y, dim=-1))  # each picture against all others
+        contrast = torch.logsumexp(5 * features @ features.T, dim=1).mean()
+        return {"loss": y.square().mean() + contrast, "contrast": contrast}
+    folder = Path(sys.argv[1])
+    folder.mkdir(exist_ok=True)
+    budget = loop.Budget(50, 1e9, 8, 0, "cpu", 0, folder, folder, False, None)
+    loop.fit(budget, model, loss, lr=0.01, muon_lr=float(sys.argv[2]), warmup=5, ema=0.9)
+    torch.save(model.state_dict(), folder / "end.pt")
+""")
+
+
+@pytest.mark.parametrize("muon_lr, tolerance", [(0.0, 1e-4), (0.01, 3e-3)])  # Muon rounds its steps to bfloat16
+def test_two_processes_train_as_one_does(tmp_path, muon_lr, tolerance):
+    """`accelerate launch` with two processes and the same global batch: losses and weights agree, for losses that are
+    means over pictures and for those that compare pictures with each other."""
+    script = tmp_path / "train.py"
+    script.write_text(SHARED)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    environment = dict(os.environ) | {"PYTHONPATH": str(PACKAGE.parent)}
+    for count in (1, 2):
+        # without MPI it is this option that starts several processes; they see that they are on the CPU
+        command = [*launch, "--num_processes", str(count), *(["--multi_gpu"] if count > 1 else [])]
+        command += [script, tmp_path / str(count), str(muon_lr)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+    one, two = (torch.load(tmp_path / str(count) / "end.pt", weights_only=True) for count in (1, 2))
+    assert all(torch.allclose(one[key], two[key], atol=tolerance) for key in one)
+    logs = [(tmp_path / str(count) / "loss.csv").read_text().strip().split(",")[2:] for count in (1, 2)]
+    for a, b in zip(*logs, strict=True):
+        assert float(a.partition("=")[2]) == pytest.approx(float(b.partition("=")[2]), abs=tolerance)
+
+
+def test_muon_takes_the_inner_weights_only():
+    """Muon on an embedding or on the layer that makes the pixels trains badly; AdamW on the inner weights slowly."""
+    names = set(inner_weights(vae.build()))
+    assert {"encoder.mid_block.resnets.0.conv1.weight", "decoder.up_blocks.0.resnets.0.conv1.weight"} <= names
+    assert not {n for n in names if "conv_in" in n or "conv_out" in n or "norm" in n}
+    tokenizer = clip.train_tokenizer([caption(s) for s in held_out(200)])
+    model = clip.build(tokenizer)
+    model.text_model.requires_grad_(False)
+    assert not {n for n in inner_weights(model) if "embedding" in n or n.startswith("text_model")}
+
+
+def test_muon_steps_a_convolution_as_its_matrix():
+    """A 3x3 convolution must move exactly as torch's Muon moves the matrix (out, in * 9), its bias as AdamW's."""
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(4, 6, 3)
+    matrix = torch.nn.Parameter(convolution.weight.detach().clone().view(6, 36))
+    bias = torch.nn.Parameter(convolution.bias.detach().clone())
+    ours = MuonAdamW(torch.nn.Sequential(convolution), lr=0.01, muon_lr=0.03, weight_decay=0.1)
+    muon = torch.optim.Muon([matrix], lr=0.015, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW([bias], lr=0.005, betas=(0.9, 0.99), weight_decay=0.1)
+    ours.scale(0.5)
+    for _ in range(3):
+        convolution.zero_grad()
+        convolution(torch.randn(2, 4, 8, 8)).square().mean().backward()
+        matrix.grad, bias.grad = convolution.weight.grad.view(6, 36).clone(), convolution.bias.grad.clone()
+        for optimiser in (ours, muon, adamw):
+            optimiser.step()
+        assert torch.equal(convolution.weight.view(6, 36), matrix) and torch.equal(convolution.bias, bias)
 
 
 def test_every_text_tokenises_and_rare_words_stay_whole():

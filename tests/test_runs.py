@@ -14,6 +14,7 @@ import pytest
 from mini_workspace import PARAMETERS, WORK, code, make_workspace, standard_cells, write_notebook
 
 from studylib import runs
+from studylib.run_folder import is_alive
 from studylib.workspace import StudyError, write_atomically
 
 KEYS = """slug run_id status params preset seconds peak_memory_mib device versions weights git_commit
@@ -32,9 +33,8 @@ def set_cells(workspace: Path, *sources: str) -> None:
 
 
 def left_over(workspace: Path) -> list[str]:
-    return sorted(
-        path.name for path in (workspace / "runs" / "mini").glob("*") if not path.name.endswith(".failed")
-    )
+    names = {path.name for path in (workspace / "runs" / "mini").glob("*")} - {".locks"}
+    return sorted(name for name in names if not name.endswith(".failed"))
 
 
 def test_finished_run_is_recorded_once(workspace):
@@ -171,8 +171,7 @@ def test_interrupted_run_leaves_nothing_that_looks_finished(workspace, kill, cod
     assert runs.records("mini") == []
     write_notebook(workspace / "notebooks" / "mini.ipynb", standard_cells())
     done = runs.run("mini")
-    parts = [path.name for path in (workspace / "runs" / "mini").iterdir()]
-    assert parts == [done.record["run_id"]], "part folders of a killed run stay behind"
+    assert left_over(workspace) == [done.record["run_id"]], "part folders of a killed run stay behind"
 
 
 def wait_for(condition, seconds: float = 120.0) -> None:
@@ -187,7 +186,7 @@ def alive(pid: int) -> bool:
     return (
         status.is_file() and "Z (zombie)" not in status.read_text()
         if Path("/proc").is_dir()
-        else runs.is_alive(pid)
+        else is_alive(pid)
     )
 
 

@@ -34,6 +34,7 @@ ROWS: dict[str, StyleAlignedConfig] = {
     "TTT": StyleAlignedConfig(),  # group norm, layer norm, attention; AdaIN stays on in all four
     "FFF": StyleAlignedConfig(share_attention=False, **_ATTENTION_ONLY),
 }
+OWN = "these parameters"  # the row of a notebook whose parameters are none of the above
 PAPER: dict[str, tuple[float, float]] = {  # CLIP text, DINO set consistency: the paper's appendix table [verified]
     "no AdaIN": (0.289, 0.428),
     "StyleAligned": (0.287, 0.51),
@@ -63,6 +64,11 @@ class Drawn:
 
     images: dict[int, list[Image.Image]]
     mass: dict[tuple[int, str], float]
+
+
+def row_name(config: StyleAlignedConfig, given: dict[str, Any]) -> str:
+    """The row of `ROWS` that these parameters are; `OWN` for none, or where a reference picture is given."""
+    return next((name for name, row in ROWS.items() if row == config and not given), OWN)
 
 
 def draw_sets(

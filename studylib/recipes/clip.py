@@ -118,7 +118,7 @@ def attribute_accuracy(
 def main() -> None:
     budget = loop.budget("clip", __doc__.splitlines()[0], steps=4000, minutes=15, batch_size=192, scenes=60_000)
     device = budget.device
-    data = pictures(budget.scenes, loop.DATA)
+    data = loop.drawn(budget.scenes)
     if budget.init:
         tokenizer = CLIPTokenizer.from_pretrained(budget.init)
     else:
@@ -128,21 +128,22 @@ def main() -> None:
     model.text_model.requires_grad_(budget.init is None)  # with --init it stays what the diffusion model knows
 
     def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
-        index = torch.randint(len(data), (budget.batch_size,), generator=generator).sort().values.tolist()
+        index = torch.randint(len(data), (budget.batch_size,), generator=generator).sort().values
         words = random.Random(int(torch.randint(1 << 31, (1,), generator=generator)))
-        captions = [caption(scene_number(i), words) for i in index]
-        ids = tokenize(tokenizer, captions).to(device)
-        with torch.autocast(device, torch.bfloat16):
+        captions = [caption(scene_number(i), words) for i in index.tolist()]
+        index, ids = loop.share(index).numpy(), loop.share(tokenize(tokenizer, captions)).to(device)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
             images = model.visual_projection(model.vision_model(loop.to_pixels(data[index], device)).pooler_output)
             texts = model.text_projection(model.text_model(ids).pooler_output)
         scale = model.logit_scale.exp().clamp(max=100)
-        logits = scale * F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T  # (N, N)
+        images, texts = (loop.gathered(F.normalize(f.float(), dim=-1)) for f in (images, texts))  # (N, D) each
+        logits, ids = scale * images @ texts.T, loop.gathered(ids)  # (N, N), (N, 32)
         same = (ids[:, None] == ids[None]).all(-1).float()  # two scenes may have one caption: both are right
         target = same / same.sum(1, keepdim=True)
         value = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         return {"loss": value}
 
-    trained = loop.fit(budget, model, loss, lr=1.5e-3, weight_decay=0.05, ema=0.995)
+    trained = loop.fit(budget, model, loss, lr=1.5e-3, muon_lr=2e-3, weight_decay=0.05, ema=0.995)
     scenes = held_out(512)
     accuracy = attribute_accuracy(
         model, tokenizer, scenes, loop.to_pixels(pictures(512, loop.DATA, first=HELD_OUT), device)

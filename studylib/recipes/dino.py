@@ -72,20 +72,22 @@ def _batches(count: int, view: int) -> list:
 def main() -> None:
     budget = loop.budget("dino", __doc__.splitlines()[0], steps=5000, minutes=12, batch_size=128, scenes=60_000)
     device = budget.device
-    first, second = (pictures(budget.scenes, loop.DATA, view=view) for view in (0, 1))
+    first, second = (loop.drawn(budget.scenes, view=view) for view in (0, 1))
     model = loop.start(budget, build())
     temperature = 0.1
 
     def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
-        index = torch.randint(len(first), (budget.batch_size,), generator=generator).sort().values.numpy()
+        index = torch.randint(len(first), (budget.batch_size,), generator=generator).sort().values
+        index = loop.share(index).numpy()
         pixels = loop.to_pixels(first[index], device), loop.to_pixels(second[index], device)
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
             both = features(model, torch.cat(pixels))
-        logits = both[: len(index)] @ both[len(index) :].T / temperature  # (N, N)
-        target = torch.arange(len(index), device=device)
+        one, other = loop.gathered(both[: len(index)]), loop.gathered(both[len(index) :])  # (N, D) each
+        logits = one @ other.T / temperature  # (N, N)
+        target = torch.arange(len(logits), device=device)
         return {"loss": (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2}
 
-    trained = loop.fit(budget, model, loss, lr=1.5e-3, weight_decay=0.05, ema=0.998)
+    trained = loop.fit(budget, model, loss, lr=1.5e-3, muon_lr=2e-3, weight_decay=0.05, ema=0.995)
     measured = retrieval(model, device)
     loop.save_half(model, budget.out)
     ViTImageProcessor(size={"height": 128, "width": 128}, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(

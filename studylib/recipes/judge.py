@@ -42,11 +42,13 @@ class Judge(nn.Module, PyTorchModelHubMixin):
 
 
 def disturb(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Slight blur, noise and brightness on random pictures: generated pictures are never as crisp as renders."""
+    """Blur (none to three passes of a 3x3 mean), noise and brightness: generated pictures are never as crisp as
+    renders, and a person does not take a soft sketch for a watercolour."""
     n = len(pixels)
-    blur = torch.rand(n, 1, 1, 1, generator=generator).to(pixels) * 0.9
-    soft = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    pixels = torch.lerp(pixels, soft, blur)
+    for _ in range(3):
+        blur = torch.rand(n, 1, 1, 1, generator=generator).to(pixels)
+        soft = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
+        pixels = torch.lerp(pixels, soft, blur)
     noise = (
         0.06
         * torch.rand(n, 1, 1, 1, generator=generator).to(pixels)
@@ -64,21 +66,21 @@ def labels(indices: list[int]) -> dict[str, Tensor]:
 def main() -> None:
     budget = loop.budget("judge", __doc__.splitlines()[0], steps=6000, minutes=12, batch_size=64, scenes=60_000)
     device = budget.device
-    data = pictures(budget.scenes, loop.DATA)
+    data = loop.drawn(budget.scenes)
     truth = labels(range(budget.scenes))
     model = loop.start(budget, Judge({a: list(names) for a, names in HEADS.items()}))
 
     def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
-        index = torch.randint(len(data), (budget.batch_size,), generator=generator).sort().values
+        index = loop.share(torch.randint(len(data), (budget.batch_size,), generator=generator).sort().values)
         pixels = disturb(loop.to_pixels(data[index.numpy()], device), generator)
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
             logits = model(pixels)
         losses = {
             a: F.cross_entropy(v.float(), truth[a][index].to(device), label_smoothing=0.02) for a, v in logits.items()
         }
         return {"loss": sum(losses.values()), **losses}
 
-    trained = loop.fit(budget, model, loss, lr=3e-3, weight_decay=0.02)
+    trained = loop.fit(budget, model, loss, lr=3e-3, muon_lr=3e-3, weight_decay=0.02)
     scenes, hits = held_out(2048), dict.fromkeys(HEADS, 0)
     held = pictures(len(scenes), loop.DATA, first=HELD_OUT)
     with torch.no_grad():

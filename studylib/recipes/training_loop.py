@@ -1,4 +1,7 @@
-"""The loop that every recipe shares: seeded, resumable after a kill, with a time budget and a sample sheet."""
+"""The loop that every recipe shares: seeded, resumable after a kill, with a time budget and a sample sheet.
+
+Under `accelerate launch` several processes share each batch and take the same steps as one process would.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast, gather, reduce
 from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from studylib.models import WEIGHTS
+from studylib.recipes.optimisers import MuonAdamW
+from studylib.world.data import pictures
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 DATA = Path(os.environ.get("STUDY_DATA", "runs/recipes/data"))
@@ -54,7 +62,7 @@ def budget(name: str, description: str, *, steps: int, minutes: float, batch_siz
     )
     parser.add_argument("--batch-size", type=int, default=batch_size)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
     parser.add_argument("--scenes", type=int, default=scenes, help="training scenes kept on disk")
     parser.add_argument("--folder", type=Path, default=Path("runs/recipes") / name, help="checkpoint, curve, sheet")
     parser.add_argument("--out", type=Path, default=WEIGHTS / name, help="where the finished weights go")
@@ -66,8 +74,53 @@ def budget(name: str, description: str, *, steps: int, minutes: float, batch_siz
     )
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
+    if args.device is None:
+        args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    state = PartialState(cpu=args.device == "cpu")  # alone, unless `accelerate launch` started several
+    if state.num_processes > 1:
+        if args.batch_size % state.num_processes:
+            parser.error(f"--batch-size {args.batch_size} cannot be shared by {state.num_processes} processes")
+        args.device = str(state.device)
     torch.manual_seed(args.seed)
     return Budget(**{f: getattr(args, f) for f in Budget.__dataclass_fields__})
+
+
+def drawn(count: int, first: int = 0, view: int = 0) -> np.ndarray:
+    """Pictures of scenes, drawn once: by the first process, while others wait."""
+    with PartialState().main_process_first():
+        return pictures(count, DATA, first=first, view=view)
+
+
+def share(batch: Tensor) -> Tensor:
+    """This process's part of a batch that all processes have drawn alike."""
+    state = PartialState()
+    return batch[state.process_index :: state.num_processes]
+
+
+def gathered(features: Tensor) -> Tensor:
+    """The features of the whole batch, from all processes, for losses that compare pictures with each other.
+
+    Gradients flow through this process's own part. Each process has the whole loss but only its part of the gradient:
+    it is scaled up so that the mean over processes, which `fit` takes, is the gradient of the loss.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return features
+    whole = list(gather(features.detach()).split(len(features)))
+    if features.requires_grad:
+        still = features.detach()
+        whole[state.process_index] = still + state.num_processes * (features - still)
+    return torch.cat(whole)
+
+
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over the processes."""
+    if PartialState().num_processes == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    means = reduce(torch.cat([g.flatten() for g in gradients]), "mean")
+    for gradient, mean in zip(gradients, means.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def start(budget: Budget, model: ModelT) -> ModelT:
@@ -83,6 +136,7 @@ def fit(
     loss: Callable[[int, torch.Generator], dict[str, Tensor]],
     *,
     lr: float,
+    muon_lr: float = 0.0,
     warmup: int = 100,
     weight_decay: float = 0.01,
     ema: float = 0.0,
@@ -96,10 +150,11 @@ def fit(
     `loss(step, generator)` returns named losses whose "loss" is minimised; `generator` is seeded by the step, so a
     resumed run sees what an uninterrupted one would have seen. A checkpoint is written by rename every `save_every`
     minutes: a kill loses at most that. `sheet(model)` draws the sample sheet every `sheet_every` minutes. With `ema`
-    above 0 the model ends with the averaged weights.
+    above 0 the model ends with the averaged weights. `muon_lr` is the peak learning rate of the weights that Muon
+    takes (0: AdamW takes all).
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
+    optimiser = MuonAdamW(model, lr=lr, muon_lr=muon_lr, weight_decay=weight_decay)
     average = [p.detach().clone() for p in parameters] if ema else []
     state = {"step": 0, "seconds": 0.0}
     checkpoint = budget.folder / "checkpoint.pt"
@@ -112,7 +167,11 @@ def fit(
         state = saved["state"]
         print(f"resumed from {checkpoint} at step {state['step']}, {state['seconds'] / 60:.1f} minutes")
 
+    main, name = PartialState().is_main_process, budget.folder.name
+
     def save() -> None:
+        if not main:
+            return
         partial = checkpoint.with_suffix(".partial")
         torch.save(
             {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "state": state},
@@ -125,7 +184,7 @@ def fit(
             p.data, a.data = a.data, p.data
 
     def show() -> None:
-        if sheet is not None:
+        if sheet is not None and main:
             swap() if average else None
             model.eval()
             with torch.no_grad():
@@ -138,20 +197,20 @@ def fit(
     generator = torch.Generator()
     previous, last_save, last_sheet, running = time.monotonic(), time.monotonic(), time.monotonic(), {}
     with (
-        log_path.open("a", newline="") as file,
-        tqdm(total=budget.steps, initial=state["step"], desc=budget.folder.name, mininterval=5) as bar,
+        (log_path if main else Path(os.devnull)).open("a", newline="") as file,
+        tqdm(total=budget.steps, initial=state["step"], desc=name, mininterval=5, disable=not main) as bar,
     ):
         log = csv.writer(file)
-        while (progress := max(state["step"] / budget.steps, state["seconds"] / 60 / budget.minutes)) < 1:
+        while (progress := max(state["step"] / budget.steps, agreed(state["seconds"]) / 60 / budget.minutes)) < 1:
             scale = min(1.0, (state["step"] + 1) / warmup) * (
                 minimum_lr + (1 - minimum_lr) * 0.5 * (1 + math.cos(math.pi * progress))
             )
-            for group in optimiser.param_groups:
-                group["lr"] = lr * scale
+            optimiser.scale(scale)
             generator.manual_seed(budget.seed * 1_000_003 + state["step"])
             losses = loss(state["step"], generator)
-            optimiser.zero_grad(set_to_none=True)
+            model.zero_grad(set_to_none=True)
             losses["loss"].backward()
+            average_gradients(parameters)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             if average:
@@ -163,7 +222,7 @@ def fit(
                 running.setdefault(key, []).append(float(value.detach()))
             bar.update()
             if state["step"] % 50 == 0:
-                means = {key: sum(v) / len(v) for key, v in running.items()}
+                means = {key: agreed(sum(v) / len(v), "mean") for key, v in running.items()}
                 bar.set_postfix({k: f"{v:.4f}" for k, v in means.items()}, refresh=False)
                 log.writerow([state["step"], f"{state['seconds']:.0f}", *(f"{k}={v:.5f}" for k, v in means.items())])
                 file.flush()
@@ -178,11 +237,23 @@ def fit(
     if average:
         swap()
     model.eval()
+    if not main:
+        PartialState().destroy_process_group()
+        raise SystemExit  # the first process measures and saves
     if sheet is not None:
         with torch.no_grad():
             sheet(model).save(budget.folder / "sheet.png")
     plot_losses(log_path)
     return {"steps": state["step"], "minutes": round(state["seconds"] / 60, 1)}
+
+
+def agreed(value: float, how: str = "first") -> float:
+    """One number for all processes: the first one's, or the mean."""
+    state = PartialState()
+    if state.num_processes == 1:
+        return value
+    number = torch.tensor(value, dtype=torch.float64, device=state.device)
+    return (broadcast(number) if how == "first" else reduce(number, "mean")).item()
 
 
 def plot_losses(log_path: Path) -> None:

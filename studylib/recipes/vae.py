@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from studylib.recipes import training_loop as loop
-from studylib.world.data import HELD_OUT, pictures
+from studylib.world.data import HELD_OUT
 
 
 def build() -> AutoencoderKL:
@@ -99,9 +99,11 @@ def psnr(model: AutoencoderKL, held: Tensor) -> float:
 def main() -> None:
     budget = loop.budget("vae", __doc__.splitlines()[0], steps=40_000, minutes=40, batch_size=4, scenes=60_000)
     device = budget.device
-    data = pictures(budget.scenes, loop.DATA)
-    held = loop.to_pixels(pictures(512, loop.DATA, first=HELD_OUT), device)
+    data = loop.drawn(budget.scenes)
+    held = loop.to_pixels(loop.drawn(512, first=HELD_OUT), device)
     model = loop.start(budget, build())
+    for part in (model.encoder, model.quant_conv):  # with --init they stay: the diffusion model knows these latents
+        part.requires_grad_(budget.init is None)
 
     def autoencode(pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         posterior = model.encode(pixels).latent_dist
@@ -110,10 +112,10 @@ def main() -> None:
     step = torch.compile(autoencode) if budget.compile else autoencode
 
     def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
-        index = torch.randint(len(data), (budget.batch_size,), generator=generator)
-        pixels = loop.to_pixels(data[index.sort().values.numpy()], device)
-        noise = torch.randn(budget.batch_size, 8, 16, 16, generator=generator).to(device)
-        with torch.autocast(device, torch.bfloat16):
+        index = torch.randint(len(data), (budget.batch_size,), generator=generator).sort().values
+        pixels = loop.to_pixels(data[loop.share(index).numpy()], device)
+        noise = loop.share(torch.randn(budget.batch_size, 8, 16, 16, generator=generator)).to(device)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
             output, mean, logvar = step(pixels, noise)
         kl = 0.5 * (mean.float().square() + logvar.float().exp() - 1 - logvar.float()).mean()
         distance = reconstruction_loss(output.float(), pixels)
@@ -124,8 +126,9 @@ def main() -> None:
         output = model.decode(model.encode(pixels).latent_dist.mean).sample
         return loop.contact_sheet([loop.to_image(p) for pair in zip(pixels, output, strict=True) for p in pair], 10)
 
-    trained = loop.fit(budget, model, loss, lr=5e-4, weight_decay=0.0, ema=0.998, sheet=sheet)
-    standardise(model, held)
+    trained = loop.fit(budget, model, loss, lr=5e-4, muon_lr=1e-3, weight_decay=0.0, ema=0.998, sheet=sheet)
+    if budget.init is None:
+        standardise(model, held)
     loop.save_half(model, budget.out)
     loop.write_metrics(budget, model, trained, {"psnr_db": round(psnr(model, held), 2)})
 

@@ -1,6 +1,7 @@
 """The notebook as an experiment: it runs with other parameters and models, and what it commits is what it measures."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,15 @@ def pipe():
     return load("tiny", device="cpu")
 
 
+@pytest.fixture(scope="module")
+def runs_of_this_module(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
 @pytest.fixture
-def own_runs(tmp_path, monkeypatch):
-    """Runs of these tests go to a folder of their own."""
-    monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "runs"))
+def own_runs(runs_of_this_module, monkeypatch):
+    """Runs of these tests go to a folder of their own, where one test finds what another has run."""
+    monkeypatch.setenv("STUDY_RUNS", str(runs_of_this_module))
 
 
 @pytest.mark.parametrize("preset", [None, "no_sharing", "full_sharing", "reference_image"])
@@ -39,6 +45,32 @@ def test_notebook_runs_with_presets(preset, own_runs):
     exact = [done.record["claims"][id]["verdict"] for id, claim in claims.items() if claim.kind == "exact"]
     assert exact and set(exact) == {"held"}
     assert (done.folder / "figures" / "aligned.webp").exists()
+    row = {None: "StyleAligned", "no_sharing": "no sharing", "full_sharing": "full sharing"}.get(preset, ev.OWN)
+    own, rows = done.record["metrics"]["consistency"], done.record["metrics"]
+    assert rows.get(f"consistency · {row}", own) == own and {"noun", "palette", "diversity"} <= set(rows)
+
+
+def test_the_record_measures_the_parameters_that_were_given(own_runs):
+    """A sweep compares these metrics: a knob that moves the pictures must move them, beside the paper's fixed rows."""
+    one, other = (runs.run("style_aligned", QUICK | {"shared_score_shift": shift}, timeout=300).record["metrics"]
+                  for shift in (0.0, 2.0))
+    assert one["consistency"] == one["consistency · StyleAligned"] == other["consistency · StyleAligned"]
+    assert other["consistency"] != one["consistency"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prewarmed kernels need Linux")
+def test_a_prewarmed_kernel_computes_the_same(own_runs, environment):
+    """Metrics, figures and the pictures in the notebook must be equal to the byte: a record does not say which kernel
+    made it."""
+    seen = []
+    for prewarmed in (False, True):
+        done = runs.run("style_aligned", QUICK, timeout=300, prewarmed=prewarmed, force=prewarmed)
+        figures = {path.name: path.read_bytes() for path in (done.folder / "figures").iterdir()}
+        cells = json.loads((done.folder / "notebook.ipynb").read_text())["cells"]
+        outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+        pictures = [data[kind] for data in outputs for kind in sorted(data) if kind.startswith("image/")]
+        seen.append((done.record["metrics"], done.record["claims"], figures, pictures))
+    assert len(seen[0][3]) > 5 and seen[0][2] and seen[0] == seen[1]
 
 
 def test_same_notebook_runs_sdxl(tmp_path, own_runs):

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from studylib.workspace import kernelspec_path
+
 ROOT = Path(__file__).parents[2]
 SECONDS = 60  # for anything to happen; nothing takes this long
 CONFIG = """
@@ -144,7 +146,7 @@ def _start_lab(folder: Path, private: Path) -> tuple[subprocess.Popen, str]:
     log = private / "server.log"
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", "--config", str(config)],
-        env=os.environ | places | {"IPYTHONDIR": str(private / "ipython"), "PYTHONPATH": str(ROOT)},
+        env=os.environ | places | kernelspec_path() | {"IPYTHONDIR": str(private / "ipython"), "PYTHONPATH": str(ROOT)},
         stdout=log.open("w"), stderr=subprocess.STDOUT,
     )
     address = f"http://127.0.0.1:{port}"

@@ -1,0 +1,33 @@
+"""What several test modules share: which kernels start, and where prewarmed ones meet."""
+
+import os
+import signal
+
+import pytest
+from prewarmed import templates
+
+from studylib.workspace import PACKAGE
+
+
+@pytest.fixture(autouse=True)
+def _plain_kernels(monkeypatch):
+    """Tests start plain kernels, so that no template reaches from one to another, unless they ask for `environment`."""
+    monkeypatch.setenv("STUDY_KERNELS", "plain")
+
+
+@pytest.fixture(scope="module")
+def sockets(tmp_path_factory):
+    """A folder of this module's own for sockets; its templates end with it."""
+    folder = tmp_path_factory.mktemp("k")
+    yield folder
+    for pid in templates(folder):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def environment(sockets, monkeypatch) -> dict[str, str]:
+    """This process's environment, in which kernels are prewarmed."""
+    monkeypatch.delenv("STUDY_KERNELS")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(sockets))
+    monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
+    return dict(os.environ)
