@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from studylib.workspace import StudyError, find_root, paper_folder, write_atomically, written_papers
 
+NOT_YET = "not measured yet"
 README_START, README_END = "<!-- papers:start -->", "<!-- papers:end -->"
 MARKS = ("verified", "recalled", "measured")
 Kind = Literal["exact", "directional", "beyond"]
@@ -173,7 +174,7 @@ def load_results(slug: str) -> dict[str, Any] | None:
 
 def count_verdicts(claims: dict[str, dict[str, Any]]) -> str:
     """Summarise verdicts in words, most hopeful first: "3 held, 1 undecided"."""
-    order = ("held", "reversed", "undecided", "failed", "not testable here", "not measured yet")
+    order = ("held", "reversed", "undecided", "failed", "not testable here", NOT_YET)
     verdicts = [claim["verdict"] for claim in claims.values()]
     return ", ".join(f"{verdicts.count(name)} {name}" for name in order if name in verdicts) or "none"
 

@@ -2,13 +2,13 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from studylib.cards import Card, Claim, Kind, count_verdicts
+from studylib.cards import NOT_YET, Card, Claim, Kind, count_verdicts
 from studylib.source import badge
 from studylib.workspace import nearest
 
@@ -143,6 +143,22 @@ class Claims:
         detail = f"{n_pairs} pairs, {n_seeds} seeds; the paper says {'more' if sign > 0 else 'less'}"
         return self._decide(Verdict(claim, verdict, interval.mean, (interval.low, interval.high), detail))
 
+    def trained(
+        self, id: str, effects: Mapping[str, Mapping[int, Mapping[str, float]]], sign: int = +1
+    ) -> Verdict:
+        """Decide a claim whose effect takes a training per seed, from what `stored_effects` returned.
+
+        Where that holds nothing of it, the verdict is `not measured yet` and its detail says how to measure it.
+        """
+        if id not in effects:
+            claim = self._of_kind(id, "directional")
+            detail = f"takes {MIN_TRAINING_SEEDS} trainings: study render --full {self.card.slug}"
+            return self._decide(Verdict(claim, NOT_YET, detail=detail))
+        rows = [
+            (value, seed, prompt) for seed, values in effects[id].items() for prompt, value in values.items()
+        ]
+        return self.directional(id, *map(list, zip(*rows, strict=True)), sign=sign, unit="training")
+
     def beyond(self, id: str) -> Verdict:
         """Return the verdict of a claim that needs the real model or people: `not testable here`."""
         return self._verdicts[self._of_kind(id, "beyond").id]
@@ -214,7 +230,7 @@ class ClaimTable:
 
 
 def _word(verdict: Verdict | None) -> str:
-    return verdict.verdict if verdict else "not measured yet"
+    return verdict.verdict if verdict else NOT_YET
 
 
 def _measured(verdict: Verdict) -> str:

@@ -221,14 +221,27 @@ def list_papers(
 
 
 @app.command(epilog=f"Example: study render {SOME_PAPER}")
-def render(slugs: Slugs = None, timeout: Timeout = 600) -> None:
+def render(
+    slugs: Slugs = None,
+    timeout: Timeout = 600,
+    full: Annotated[
+        bool, typer.Option("--full", help="First train at five seeds for the claims about trainings (long).")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Seeds trained at a time with --full.")] = 1,
+) -> None:
     """Execute notebooks with their defaults, in place; write results.json, README's tables and the index notebook."""
     from studylib import cards, model_table, scoreboard
     from studylib.cards import count_verdicts
     from studylib.render import INDEX, render_index
     from studylib.render import render as render_one
 
-    for slug in [slug for slug in slugs or written_papers() if slug != INDEX]:
+    papers = [slug for slug in slugs or written_papers() if slug != INDEX]
+    if full:
+        from studylib.effects import measure_effects, measures_effects
+
+        for slug in [slug for slug in papers if slugs or measures_effects(slug)]:
+            measure_effects(slug, jobs=jobs, timeout=max(timeout, 3600), stream=sys.stderr)
+    for slug in papers:
         results = render_one(slug, timeout=timeout, stream=sys.stderr)
         cost = f"{results['seconds']} s, {results['peak_memory_mib']:.0f} MiB"
         typer.echo(f"{slug}: {cost}, claims: {count_verdicts(results['claims'])}")

@@ -9,9 +9,9 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from studylib.cards import CourseEntry, course
+from studylib.cards import NOT_YET, CourseEntry, course
 from studylib.figures import DPI, FAINT, FONT, INK, LOOK
-from studylib.scoreboard import NOT_YET, Line, counts, scoreboard
+from studylib.scoreboard import Line, counts, scoreboard
 from studylib.source import VERDICT_COLOURS
 from studylib.workspace import notebook_path
 

@@ -12,6 +12,7 @@ from studylib.workspace import PACKAGE, StudyError, contents, find_root, nearest
 WEIGHTS = PACKAGE / "weights"
 SHARED = {"text_encoder": "clip", "tokenizer": "clip", "vae": "vae"}  # what tiny pipelines borrow when absent
 ID_LENGTH = 12
+EFFECTS = "effects.json"  # beside a paper: what `study render --full` measured
 
 
 def check_safetensors(path: Path) -> None:
@@ -152,6 +153,8 @@ def run_id(slug: str, parameters: dict[str, Any], weights: dict[str, str]) -> st
     paper = find_root() / "papers" / slug
     files = {f"papers/{path.relative_to(paper)}": path for path in [*paper.glob("*.py"), paper / "card.toml"]}
     files |= {f"studylib/{path.relative_to(PACKAGE)}": path for path in PACKAGE.rglob("*.py")}
+    if (paper / EFFECTS).is_file() and not parameters.get("full"):  # runs that measure effects do not read them
+        files[f"papers/{EFFECTS}"] = paper / EFFECTS
     for name, path in sorted(files.items()):
         digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     digest.update(json.dumps([parameters, weights], sort_keys=True).encode())

@@ -46,15 +46,19 @@ def record(
     metrics: dict[str, float] | None = None,
     claims: Claims | None = None,
     figures: dict[str, Any] | None = None,
+    effects: dict[str, dict[str, float]] | None = None,
 ) -> Summary:
     """Record what a notebook measured, as its last cell; without STUDY_RUN_DIR only show the summary.
 
     `metrics` are finite numbers by name, `claims` the card's claims, each decided, `figures` matplotlib
-    figures or PIL pictures by file name without ending, saved as WebP. Raises ValueError for a metric that
-    is not finite and for claims not measured, naming them.
+    figures or PIL pictures by file name without ending, saved as WebP, `effects` what a run with `full`
+    measured of a claim, by prompt. Raises ValueError for a number that is not finite and for claims not
+    measured, naming them.
     """
     numbers = {name: float(value) for name, value in (metrics or {}).items()}
-    strange = [name for name, number in numbers.items() if not math.isfinite(number)]
+    measured = {id: {str(p): float(v) for p, v in values.items()} for id, values in (effects or {}).items()}
+    all_numbers = numbers | {f"{id}, {p}": v for id, values in measured.items() for p, v in values.items()}
+    strange = [name for name, number in all_numbers.items() if not math.isfinite(number)]
     if strange:
         raise ValueError(
             f"metrics that are not finite numbers: {', '.join(strange)}; drop or mend them before record()"
@@ -73,6 +77,8 @@ def record(
             "device": device_name(),
             "versions": versions(),
         }
+        if measured:
+            outcome["effects"] = measured
         write_atomically(Path(run_dir) / OUTCOME, json.dumps(outcome, indent=2, allow_nan=False))
     return summary
 

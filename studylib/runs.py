@@ -114,6 +114,8 @@ def run_now(
             "metrics": outcome["metrics"],
             "claims": outcome["claims"],
         }
+        if "effects" in outcome:
+            record["effects"] = outcome["effects"]
         (part / OUTCOME).unlink()
         write_atomically(part / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
         with disk_errors(folder):

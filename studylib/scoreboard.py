@@ -9,13 +9,21 @@ from dataclasses import asdict, dataclass
 from pydantic import ValidationError
 from rich.text import Text
 
-from studylib.cards import CourseEntry, Kind, count_verdicts, course, load_card, load_results, rewrite_section
+from studylib.cards import (
+    NOT_YET,
+    CourseEntry,
+    Kind,
+    count_verdicts,
+    course,
+    load_card,
+    load_results,
+    rewrite_section,
+)
 from studylib.listing import markdown_cell, plain_table, show_table, terminal_width
 from studylib.results import VERDICTS, ClaimFound
 from studylib.workspace import StudyError, paper_folder
 
 CLAIMS_START, CLAIMS_END = "<!-- claims:start -->", "<!-- claims:end -->"
-NOT_YET = "not measured yet"
 STYLES = {"held": "green", "reversed": "red", "undecided": "yellow", "failed": "bold red"}
 ID_WIDTH = 20  # of a claim's id on a narrow terminal
 WIDE = 130
@@ -85,7 +93,7 @@ def verdicts(slug: str) -> dict[str, ClaimFound]:
         return {}
     try:
         found = {id: ClaimFound.model_validate_json(json.dumps(claim)) for id, claim in results["claims"].items()}
-        strange = [claim.verdict for claim in found.values() if claim.verdict not in VERDICTS]
+        strange = [claim.verdict for claim in found.values() if claim.verdict not in (*VERDICTS, NOT_YET)]
         said = f"{strange[0]!r} is no verdict" if strange else ""
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
         said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it has no table of claims"

@@ -11,11 +11,12 @@ import csv
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -238,13 +239,23 @@ def fit(
         swap()
     model.eval()
     if not main:
-        PartialState().destroy_process_group()
-        raise SystemExit  # the first process measures and saves
+        leave()  # the first process measures and saves
     if sheet is not None:
         with torch.no_grad():
             sheet(model).save(budget.folder / "sheet.png")
     plot_losses(log_path)
     return {"steps": state["step"], "minutes": round(state["seconds"] / 60, 1)}
+
+
+def leave() -> NoReturn:
+    """End this process, whose part in the training is over, without Python's finalisation.
+
+    Gloo's threads may still hold the tensors of the last exchange; to free them they take the interpreter's lock, and
+    one that asks for it during finalisation aborts the process (one run in six of two small CPU processes).
+    """
+    PartialState().destroy_process_group()
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(0)
 
 
 def agreed(value: float, how: str = "first") -> float:

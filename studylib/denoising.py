@@ -1,0 +1,87 @@
+"""What training a latent diffusion model needs besides a loop: pictures and prompts encoded once, and the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LatentDistribution:
+    """What a frozen encoder says of pictures: scaled means and standard deviations, (N, C, h, w) float32.
+
+    Encoding once and drawing from it at every step is the same as encoding at every step.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def sample(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Latents of the pictures `index`, (n, C, h, w); random state: a CPU generator."""
+        noise = torch.randn(len(index), *self.mean.shape[1:], generator=generator).to(self.mean)
+        index = index.to(self.mean.device)
+        return self.mean[index] + self.std[index] * noise
+
+
+@torch.no_grad()
+def encode_images(pipe: Any, images: Sequence[Image.Image], batch_size: int = 8) -> LatentDistribution:
+    """Encode pictures with the pipeline's autoencoder, on its device; they are scaled to the size it draws."""
+    size = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    means, stds = [], []
+    for start in range(0, len(images), batch_size):
+        batch = [image.convert("RGB") for image in images[start : start + batch_size]]
+        pixels = pipe.image_processor.preprocess(batch, height=size, width=size)  # (n, 3, H, W) in [-1, 1]
+        posterior = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype)).latent_dist
+        means.append(posterior.mean.float() * pipe.vae.config.scaling_factor)
+        stds.append(posterior.std.float() * pipe.vae.config.scaling_factor)
+    return LatentDistribution(torch.cat(means), torch.cat(stds))
+
+
+@torch.no_grad()
+def encode_prompts(pipe: Any, prompts: Sequence[str]) -> Tensor:
+    """Text embeddings of prompts, (N, tokens, width) float32, from the pipeline's frozen text encoder."""
+    return embed_prompts(pipe, prompts).float()
+
+
+def embed_prompts(pipe: Any, prompts: Sequence[str]) -> Tensor:
+    """The same with gradients, for methods that train the text encoder or its embeddings."""
+    return pipe.encode_prompt(list(prompts), pipe.unet.device, 1, False)[0]  # (N, tokens, width)
+
+
+def denoising_errors(
+    pipe: Any, latents: Tensor, prompt_embeds: Tensor, noise: Tensor, timesteps: Tensor
+) -> Tensor:
+    """Mean squared error of the denoiser's prediction for each noised latent, (N,): the training loss, unweighted.
+
+    The target is the noise or the velocity, as the pipeline's scheduler says.
+    """
+    scheduler = pipe.scheduler
+    noised = scheduler.add_noise(latents, noise, timesteps)  # (N, C, h, w)
+    prediction = pipe.unet(noised, timesteps, encoder_hidden_states=prompt_embeds).sample
+    kind = scheduler.config.prediction_type
+    if kind not in ("epsilon", "v_prediction"):
+        raise ValueError(f"the scheduler predicts {kind!r}; training needs epsilon or v_prediction")
+    target = noise if kind == "epsilon" else scheduler.get_velocity(latents, noise, timesteps)
+    return (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))  # (N,)
+
+
+def min_snr_weights(pipe: Any, timesteps: Tensor, gamma: float) -> Tensor:
+    """Min-SNR-gamma weight of each timestep, (N,) (Hang et al. 2023): min(SNR, gamma) / SNR, for v / (SNR + 1)."""
+    alphas = pipe.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+    snr = alphas / (1 - alphas)
+    over = snr + 1 if pipe.scheduler.config.prediction_type == "v_prediction" else snr
+    return snr.clamp(max=gamma) / over
+
+
+def draw_timesteps(pipe: Any, count: int, generator: torch.Generator) -> Tensor:
+    """Uniform training timesteps, (count,) on the denoiser's device; random state: a CPU generator."""
+    steps = torch.randint(pipe.scheduler.config.num_train_timesteps, (count,), generator=generator)
+    return steps.to(pipe.unet.device)

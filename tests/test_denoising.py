@@ -1,0 +1,81 @@
+"""What the papers' training losses are built of: cached latents and embeddings, noise and velocity, min-SNR."""
+
+import pytest
+import torch
+from PIL import Image
+from tiny_pipelines import sd
+
+from studylib.denoising import (
+    denoising_errors,
+    draw_timesteps,
+    encode_images,
+    encode_prompts,
+    min_snr_weights,
+)
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return sd()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return [Image.effect_noise((20, 30), 60).convert("RGB") for _ in range(3)]
+
+
+def test_drawing_from_cached_latents_is_encoding_afresh(pipe, pictures):
+    """Caching may only save time: the same noise must give what the autoencoder gives when it is asked each step."""
+    cached = encode_images(pipe, pictures, batch_size=2)
+    index = torch.tensor([2, 0])
+    found = cached.sample(index, torch.Generator().manual_seed(0))
+    size = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    pixels = pipe.image_processor.preprocess([pictures[2], pictures[0]], height=size, width=size)
+    with torch.no_grad():
+        posterior = pipe.vae.encode(pixels).latent_dist
+    expected = posterior.sample(torch.Generator().manual_seed(0)) * pipe.vae.config.scaling_factor
+    assert found.shape == (2, 4, 8, 8) and torch.allclose(found, expected, atol=1e-6)
+
+
+def test_cached_embeddings_are_the_pipelines_own(pipe):
+    """The prompt is encoded as at sampling: padded, with no second, empty half."""
+    cached = encode_prompts(pipe, ["a cat", "a dog"])
+    own = pipe.encode_prompt(["a cat", "a dog"], "cpu", 1, True)[0]
+    assert torch.equal(cached, own) and not cached.requires_grad
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_error_is_that_of_a_plain_training_step(pipe, kind):
+    """Per sample, so that weights can be put on timesteps; its mean is what everyone's training script minimises."""
+    pipe = pipe.__class__(**pipe.components, requires_safety_checker=False)
+    pipe.scheduler = pipe.scheduler.__class__.from_config(pipe.scheduler.config, prediction_type=kind)
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 3, 4, 8, 8, generator=generator)
+    timesteps = draw_timesteps(pipe, 3, generator)
+    embeds = encode_prompts(pipe, ["a", "b", "c"])
+    with torch.no_grad():
+        errors = denoising_errors(pipe, latents, embeds, noise, timesteps)
+        noised = pipe.scheduler.add_noise(latents, noise, timesteps)
+        prediction = pipe.unet(noised, timesteps, embeds).sample
+        target = noise if kind == "epsilon" else pipe.scheduler.get_velocity(latents, noise, timesteps)
+    assert errors.shape == (3,)
+    assert torch.allclose(errors.mean(), torch.nn.functional.mse_loss(prediction, target), atol=1e-6)
+
+
+def test_a_scheduler_that_predicts_pictures_is_refused(pipe):
+    """Training against the wrong target would run, and teach nonsense."""
+    other = pipe.__class__(**pipe.components, requires_safety_checker=False)
+    other.scheduler = pipe.scheduler.__class__.from_config(pipe.scheduler.config, prediction_type="sample")
+    latents = torch.zeros(1, 4, 8, 8)
+    with pytest.raises(ValueError, match="'sample'"):
+        denoising_errors(other, latents, encode_prompts(other, ["a"]), latents, torch.tensor([5]))
+
+
+def test_min_snr_weights_follow_the_formula(pipe):
+    """min(SNR, gamma) / SNR from the noise schedule itself: 1 where there is much noise, small where little."""
+    timesteps = torch.tensor([0, 300, 999])
+    alphas = pipe.scheduler.alphas_cumprod[timesteps]
+    snr = alphas / (1 - alphas)
+    weights = min_snr_weights(pipe, timesteps, 5.0)
+    assert torch.allclose(weights, torch.minimum(snr, torch.tensor(5.0)) / snr)
+    assert weights[2] == 1 and weights[0] < 0.1
