@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
+from studylib.processes import agreed, average_gradients, share
 from studylib.tables import Table
 from studylib.training_state import Checkpoint
 from studylib.workspace import StudyError
@@ -179,13 +180,8 @@ def _accumulate(
             accelerator.backward(named["loss"])
         for name, tensor in named.items():
             sums[name] = sums.get(name, 0.0) + tensor.detach().float()
-    if accelerator.num_processes > 1:
-        gradients = [weight.grad for weight in weights.values()]
-        means = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
-        for gradient, mean in zip(gradients, means.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
-        sums = {name: accelerator.reduce(total, "mean") for name, total in sums.items()}
-    return {name: float(total) / parts for name, total in sums.items()}
+    average_gradients(list(weights.values()))
+    return {name: agreed(float(total) / parts, "mean") for name, total in sums.items()}
 
 
 def _share(batch: Batch, accelerator: Accelerator) -> Batch:
@@ -196,7 +192,7 @@ def _share(batch: Batch, accelerator: Accelerator) -> Batch:
     uneven = {name: len(rows) for name, rows in batch.items() if len(rows) % count}
     if uneven:
         raise ValueError(f"a batch of {uneven} rows cannot be shared by {count} processes; take a multiple of {count}")
-    return {name: rows[accelerator.process_index :: count] for name, rows in batch.items()}
+    return {name: share(rows) for name, rows in batch.items()}
 
 
 def _seed(*numbers: int) -> int:

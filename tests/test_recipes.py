@@ -66,13 +66,14 @@ SHARED = textwrap.dedent("""
     import torch
     from accelerate import PartialState
     from studylib.recipes import training_loop as loop
+    from studylib.processes import gathered, share
     PartialState(cpu=True)
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
     def loss(step, generator):
-        x = loop.share(torch.randn(8, 6, generator=generator))
+        x = share(torch.randn(8, 6, generator=generator))
         y = model(x)
-        features = loop.gathered(torch.nn.functional.normalize(y, dim=-1))  # each picture against all others
+        features = gathered(torch.nn.functional.normalize(y, dim=-1))  # each picture against all others
         contrast = torch.logsumexp(5 * features @ features.T, dim=1).mean()
         return {"loss": y.square().mean() + contrast, "contrast": contrast}
     folder = Path(sys.argv[1])

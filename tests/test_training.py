@@ -206,7 +206,7 @@ SHARED = textwrap.dedent("""
     sys.path.insert(0, {tests!r})
     from accelerate import PartialState
     from safetensors.torch import save_file
-    from studylib.recipes.training_loop import leave
+    from studylib.processes import leave
     from test_training import TrainingConfig, trained
     weights, history = trained(TrainingConfig(steps=40, learning_rate=1e-2, ema_decay=0.9))
     if not PartialState().is_main_process:

@@ -17,6 +17,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
+from studylib.processes import gathered, share
 from studylib.recipes import training_loop as loop
 from studylib.world.data import HELD_OUT, held_out, pictures, scene_number
 from studylib.world.scene import COLOURS, PLACES, STYLES, THINGS, Scene, caption
@@ -131,13 +132,13 @@ def main() -> None:
         index = torch.randint(len(data), (budget.batch_size,), generator=generator).sort().values
         words = random.Random(int(torch.randint(1 << 31, (1,), generator=generator)))
         captions = [caption(scene_number(i), words) for i in index.tolist()]
-        index, ids = loop.share(index).numpy(), loop.share(tokenize(tokenizer, captions)).to(device)
+        index, ids = share(index).numpy(), share(tokenize(tokenizer, captions)).to(device)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             images = model.visual_projection(model.vision_model(loop.to_pixels(data[index], device)).pooler_output)
             texts = model.text_projection(model.text_model(ids).pooler_output)
         scale = model.logit_scale.exp().clamp(max=100)
-        images, texts = (loop.gathered(F.normalize(f.float(), dim=-1)) for f in (images, texts))  # (N, D) each
-        logits, ids = scale * images @ texts.T, loop.gathered(ids)  # (N, N), (N, 32)
+        images, texts = (gathered(F.normalize(f.float(), dim=-1)) for f in (images, texts))  # (N, D) each
+        logits, ids = scale * images @ texts.T, gathered(ids)  # (N, N), (N, 32)
         same = (ids[:, None] == ids[None]).all(-1).float()  # two scenes may have one caption: both are right
         target = same / same.sum(1, keepdim=True)
         value = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
+from studylib.processes import gathered, share
 from studylib.recipes import training_loop as loop
 from studylib.world.data import HELD_OUT, pictures, scene_number
 from studylib.world.scene import NOUNS
@@ -78,11 +79,11 @@ def main() -> None:
 
     def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
         index = torch.randint(len(first), (budget.batch_size,), generator=generator).sort().values
-        index = loop.share(index).numpy()
+        index = share(index).numpy()
         pixels = loop.to_pixels(first[index], device), loop.to_pixels(second[index], device)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             both = features(model, torch.cat(pixels))
-        one, other = loop.gathered(both[: len(index)]), loop.gathered(both[len(index) :])  # (N, D) each
+        one, other = gathered(both[: len(index)]), gathered(both[len(index) :])  # (N, D) each
         logits = one @ other.T / temperature  # (N, N)
         target = torch.arange(len(logits), device=device)
         return {"loss": (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2}

@@ -11,6 +11,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
+from studylib.processes import share
 from studylib.recipes import training_loop as loop
 from studylib.world.data import HELD_OUT, held_out, pictures, scene_number
 from studylib.world.scene import COLOURS, NOUNS, PATTERNS, PLACES, STYLES, attributes
@@ -71,7 +72,7 @@ def main() -> None:
     model = loop.start(budget, Judge({a: list(names) for a, names in HEADS.items()}))
 
     def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
-        index = loop.share(torch.randint(len(data), (budget.batch_size,), generator=generator).sort().values)
+        index = share(torch.randint(len(data), (budget.batch_size,), generator=generator).sort().values)
         pixels = disturb(loop.to_pixels(data[index.numpy()], device), generator)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             logits = model(pixels)

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from studylib.models import WEIGHTS
+from studylib.processes import share
 from studylib.recipes import training_loop as loop
 from studylib.recipes.clip import tokenize
 from studylib.recipes.judge import Judge
@@ -171,12 +172,12 @@ def main() -> None:
         index = torch.randint(len(latents), (n,), generator=generator)
         words = random.Random(int(torch.randint(1 << 31, (1,), generator=generator)))
         captions = ["" if words.random() < EMPTY_CAPTIONS else caption(scene_number(i), words) for i in index.tolist()]
-        noise = loop.share(torch.randn(n, *latents.shape[1:], generator=generator)).to(device)
+        noise = share(torch.randn(n, *latents.shape[1:], generator=generator)).to(device)
         # one timestep in each of n equal slices: less variance than n independent draws
         slices = torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)
-        timesteps = loop.share((slices / n * 1000).long()).to(device)
-        clean = latents[loop.share(index)].float().to(device)
-        ids = loop.share(tokenize(tokenizer, captions)).to(device)
+        timesteps = share((slices / n * 1000).long()).to(device)
+        clean = latents[share(index)].float().to(device)
+        ids = share(tokenize(tokenizer, captions)).to(device)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             with torch.no_grad():
                 prompt_embeds = text_encoder(ids).last_hidden_state  # (n, 32, 128)

@@ -11,22 +11,21 @@ import csv
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast, gather, reduce
 from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from studylib.models import WEIGHTS
+from studylib.processes import agreed, average_gradients, leave
 from studylib.recipes.optimisers import MuonAdamW
 from studylib.world.data import pictures
 
@@ -90,38 +89,6 @@ def drawn(count: int, first: int = 0, view: int = 0) -> np.ndarray:
     """Pictures of scenes, drawn once: by the first process, while others wait."""
     with PartialState().main_process_first():
         return pictures(count, DATA, first=first, view=view)
-
-
-def share(batch: Tensor) -> Tensor:
-    """This process's part of a batch that all processes have drawn alike."""
-    state = PartialState()
-    return batch[state.process_index :: state.num_processes]
-
-
-def gathered(features: Tensor) -> Tensor:
-    """The features of the whole batch, from all processes, for losses that compare pictures with each other.
-
-    Gradients flow through this process's own part. Each process has the whole loss but only its part of the gradient:
-    it is scaled up so that the mean over processes, which `fit` takes, is the gradient of the loss.
-    """
-    state = PartialState()
-    if state.num_processes == 1:
-        return features
-    whole = list(gather(features.detach()).split(len(features)))
-    if features.requires_grad:
-        still = features.detach()
-        whole[state.process_index] = still + state.num_processes * (features - still)
-    return torch.cat(whole)
-
-
-def average_gradients(parameters: list[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the processes."""
-    if PartialState().num_processes == 1:
-        return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    means = reduce(torch.cat([g.flatten() for g in gradients]), "mean")
-    for gradient, mean in zip(gradients, means.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
 
 
 def start(budget: Budget, model: ModelT) -> ModelT:
@@ -245,26 +212,6 @@ def fit(
             sheet(model).save(budget.folder / "sheet.png")
     plot_losses(log_path)
     return {"steps": state["step"], "minutes": round(state["seconds"] / 60, 1)}
-
-
-def leave() -> NoReturn:
-    """End this process, whose part in the training is over, without Python's finalisation.
-
-    Gloo's threads may still hold the tensors of the last exchange; to free them they take the interpreter's lock, and
-    one that asks for it during finalisation aborts the process (one run in six of two small CPU processes).
-    """
-    PartialState().destroy_process_group()
-    sys.stdout.flush(), sys.stderr.flush()
-    os._exit(0)
-
-
-def agreed(value: float, how: str = "first") -> float:
-    """One number for all processes: the first one's, or the mean."""
-    state = PartialState()
-    if state.num_processes == 1:
-        return value
-    number = torch.tensor(value, dtype=torch.float64, device=state.device)
-    return (broadcast(number) if how == "first" else reduce(number, "mean")).item()
 
 
 def plot_losses(log_path: Path) -> None:

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
+from studylib.processes import share
 from studylib.recipes import training_loop as loop
 from studylib.world.data import HELD_OUT
 
@@ -113,8 +114,8 @@ def main() -> None:
 
     def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
         index = torch.randint(len(data), (budget.batch_size,), generator=generator).sort().values
-        pixels = loop.to_pixels(data[loop.share(index).numpy()], device)
-        noise = loop.share(torch.randn(budget.batch_size, 8, 16, 16, generator=generator)).to(device)
+        pixels = loop.to_pixels(data[share(index).numpy()], device)
+        noise = share(torch.randn(budget.batch_size, 8, 16, 16, generator=generator)).to(device)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             output, mean, logvar = step(pixels, noise)
         kl = 0.5 * (mean.float().square() + logvar.float().exp() - 1 - logvar.float()).mean()
