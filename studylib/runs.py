@@ -25,7 +25,7 @@ from studylib.run_folder import (
 )
 from studylib.workspace import StudyError, disk_errors, find_root, notebook_path, paper_folder, write_atomically
 
-__all__ = ["Run", "check_parameters", "record", "records", "run"]
+__all__ = ["Run", "check_parameters", "record", "run"]
 
 
 @dataclass(frozen=True)
@@ -191,12 +191,6 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise StudyError(
             f"{folder / RECORD} is not readable: {error}", "Remove that folder and run again"
         ) from error
-
-
-def records(slug: str) -> list[dict[str, Any]]:
-    """List the records of all finished runs of a paper, oldest first."""
-    folders = sorted((runs_folder() / slug).glob(f"[!.]*/{RECORD}"))
-    return sorted((read_record(path.parent) for path in folders), key=lambda record: record["started_at"])
 
 
 def git_commit() -> str | None:

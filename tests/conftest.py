@@ -1,9 +1,11 @@
-"""What several test modules share: which kernels start, and where prewarmed ones meet."""
+"""What several test modules share: a small workspace, which kernels start, and where prewarmed ones meet."""
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
+from mini_workspace import make_workspace
 from prewarmed import templates
 
 from studylib.workspace import PACKAGE
@@ -13,6 +15,14 @@ from studylib.workspace import PACKAGE
 def _plain_kernels(monkeypatch):
     """Tests start plain kernels, so that no template reaches from one to another, unless they ask for `environment`."""
     monkeypatch.setenv("STUDY_KERNELS", "plain")
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch) -> Path:
+    """A workspace of one small paper, in which the commands of this test work; its runs stay inside."""
+    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
+    monkeypatch.delenv("STUDY_RUNS", raising=False)
+    return tmp_path
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,10 @@ import json
 import textwrap
 from pathlib import Path
 
+from studylib.run_folder import RECORD as RECORD_FILE
+from studylib.run_folder import runs_folder
+from studylib.runs import read_record
+
 CARD = """
 slug = "mini"
 title = "A Small Study"
@@ -123,3 +127,9 @@ def write_work(root: Path, *sources: str) -> None:
     """Write the workspace's notebook with these cells between its work and its record."""
     cells = [code(PARAMETERS, "parameters"), code(WORK), *map(code, sources), code(RECORD)]
     write_notebook(root / "notebooks" / "mini.ipynb", cells)
+
+
+def records(slug: str) -> list[dict]:
+    """The records of all finished runs of a paper, oldest first."""
+    folders = sorted((runs_folder() / slug).glob(f"[!.]*/{RECORD_FILE}"))
+    return sorted((read_record(path.parent) for path in folders), key=lambda record: record["started_at"])

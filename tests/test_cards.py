@@ -1,9 +1,8 @@
 """Cards, presets, the course and the README's table."""
 
-from pathlib import Path
 
 import pytest
-from mini_workspace import CLAIM, KINDS, card_text, make_workspace
+from mini_workspace import CLAIM, KINDS, card_text
 
 from studylib import cards
 from studylib.parameters import check_parameters
@@ -12,12 +11,6 @@ from studylib.workspace import StudyError, find_root, written_papers
 COURSE = """dreambooth textual_inversion lora hypernetworks controlnet t2i_adapter sdedit style_aligned adain
 instantstyle ip_adapter deadiff photomaker instantid flashface anydoor dragdiffusion dragondiffusion
 diffeditor vit dit diffit ominicontrol dit4edit""".split()
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
-    return tmp_path
 
 
 def test_course_holds_the_24_papers_in_order():

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from mini_workspace import card_text, code, make_workspace, standard_cells, write_notebook
+from mini_workspace import card_text, code, standard_cells, write_notebook
 from typer.testing import CliRunner, Result
 
 import studylib
@@ -18,12 +18,6 @@ from studylib import doctor, fingerprint
 from studylib.cli import app
 
 COMMANDS = ["run", "list", "render", "check", "lab", "new", "doctor"]
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
-    return tmp_path
 
 
 def study(*words: str) -> Result:

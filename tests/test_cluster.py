@@ -7,10 +7,10 @@ import sys
 import time
 
 import pytest
-from mini_workspace import make_workspace, write_work
+from mini_workspace import make_workspace, records, write_work
 from prewarmed import gone
 
-from studylib import cluster, runs, sweeps
+from studylib import cluster, sweeps
 from studylib.workspace import PACKAGE, StudyError
 
 pytest.importorskip("ray", reason="the extra `cluster` is not installed")
@@ -100,4 +100,4 @@ def test_no_cluster_is_one_clear_error(tmp_path, monkeypatch):
     plan = sweeps.plan("mini", sweeps.parse_grid("mini", ["steps=1,2"]), {})
     with pytest.raises(StudyError, match="no Ray cluster answers at ray://127.0.0.1:9"):
         sweeps.run_sweep(plan, run_calls=cluster.on_ray("ray://127.0.0.1:9"))
-    assert runs.records("mini") == [] and {p.state for p in plan.points} == {"stopped"}
+    assert records("mini") == [] and {p.state for p in plan.points} == {"stopped"}

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 from made_up_runs import CLAIMS, make_run, params
-from mini_workspace import code, make_workspace, prose, write_notebook
+from mini_workspace import code, prose, write_notebook
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -17,13 +17,6 @@ from studylib.compare_page import comparison_page
 from studylib.workspace import StudyError
 
 EVIL = "<img src=x onerror=alert(1)>\"'&"
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
-    monkeypatch.delenv("STUDY_RUNS", raising=False)
-    return tmp_path
 
 
 def study(*words):

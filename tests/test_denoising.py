@@ -3,7 +3,7 @@
 import pytest
 import torch
 from PIL import Image
-from tiny_pipelines import sd
+from tiny_pipelines import sd, sdxl
 
 from studylib.denoising import (
     denoising_errors,
@@ -42,6 +42,12 @@ def test_cached_embeddings_are_the_pipelines_own(pipe):
     cached = encode_prompts(pipe, ["a cat", "a dog"])
     own = pipe.encode_prompt(["a cat", "a dog"], "cpu", 1, True)[0]
     assert torch.equal(cached, own) and not cached.requires_grad
+
+
+def test_a_pipeline_with_two_text_encoders_is_refused():
+    """SDXL's encode_prompt takes other arguments at the same places: it would run, on the wrong prompts."""
+    with pytest.raises(ValueError, match="not StableDiffusionXLPipeline"):
+        encode_prompts(sdxl(), ["a cat"])
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])

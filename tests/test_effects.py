@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from mini_workspace import PARAMETERS, RECORD, WORK, code, make_workspace, write_notebook
+from mini_workspace import PARAMETERS, RECORD, WORK, code, make_workspace, records, write_notebook
 from typer.testing import CliRunner
 
 from studylib import cards, effects, render, runs
@@ -59,12 +59,12 @@ def test_an_interrupted_measurement_goes_on_where_it_was(workspace):
     write_cells(workspace, train=TRAIN + "\nassert seed != 3, 'seed three'")
     with pytest.raises(StudyError, match="seed: 3|seed 3.*seed three"):
         effects.measure_effects("mini")
-    assert len(runs.records("mini")) == 4 and not (workspace / "papers" / "mini" / EFFECTS).exists()
+    assert len(records("mini")) == 4 and not (workspace / "papers" / "mini" / EFFECTS).exists()
     write_cells(workspace)
     effects.measure_effects("mini")
-    first = {record["run_id"] for record in runs.records("mini")}
+    first = {record["run_id"] for record in records("mini")}
     effects.measure_effects("mini")
-    assert {record["run_id"] for record in runs.records("mini")} == first
+    assert {record["run_id"] for record in records("mini")} == first
 
 
 def test_effects_of_other_parameters_or_weights_are_not_used(workspace):

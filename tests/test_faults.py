@@ -8,7 +8,7 @@ import textwrap
 import time
 
 import pytest
-from mini_workspace import make_workspace, write_work
+from mini_workspace import records, write_work
 from prewarmed import gone, templates
 
 from studylib import runs
@@ -42,12 +42,6 @@ PHASES = {  # where the runner stops and waits to be killed
 }
 
 
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
-    return tmp_path
-
-
 @pytest.mark.parametrize("kernels", ["prewarmed", "plain"])
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_runner_killed_leaves_nothing_that_looks_finished(workspace, environment, phase, kernels):
@@ -68,9 +62,9 @@ def test_a_runner_killed_leaves_nothing_that_looks_finished(workspace, environme
     runner.kill()
     runner.wait()
     assert phase.startswith("before the kernel") or gone(int(pid_file.read_text()))
-    assert runs.records("mini") == []
+    assert records("mini") == []
     again = runs.run("mini", prewarmed=kernels == "prewarmed")
-    assert again.fresh and runs.records("mini") == [again.record]
+    assert again.fresh and records("mini") == [again.record]
     names = {path.name for path in again.folder.parent.iterdir()} - {".locks"}
     assert names == {again.folder.name}
 
@@ -97,7 +91,7 @@ def test_a_full_disk_is_named_and_leaves_no_record(workspace, tmp_path, monkeypa
         monkeypatch.setenv("STUDY_RUNS", str(small))
         with pytest.raises(StudyError, match="the disk is full"):
             runs.run("mini")
-        assert runs.records("mini") == []
+        assert records("mini") == []
         monkeypatch.delenv("STUDY_RUNS")
         assert runs.run("mini").fresh
     finally:

@@ -7,15 +7,9 @@ from queue import Empty
 
 import nbformat
 import pytest
-from mini_workspace import code, make_workspace, write_notebook
+from mini_workspace import code, write_notebook
 
 from studylib import kernel
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
-    return tmp_path
 
 
 def test_picture_in_an_output_widget_does_not_hang(workspace):

@@ -7,21 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import tiny_pipelines
-from mini_workspace import make_workspace
 from typer.testing import CliRunner
 
 import studylib
 from studylib.cli import app
 from studylib.new import create, to_cells
 from studylib.parameters import check_parameters
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
-    return tmp_path
 
 
 def test_new_paper_runs_and_passes_its_test_at_once(workspace, monkeypatch):

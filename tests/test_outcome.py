@@ -7,18 +7,11 @@ import sys
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from mini_workspace import make_workspace
 from PIL import Image
 
 from studylib import outcome
 from studylib.cards import load_card
 from studylib.claims import Claims
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
-    return tmp_path
 
 
 def decided() -> Claims:

@@ -1,7 +1,7 @@
 """The parameters cell and the checks that stop a run before its kernel starts."""
 
 import pytest
-from mini_workspace import card_text, code, make_workspace, write_notebook
+from mini_workspace import card_text, code, write_notebook
 
 from studylib.parameters import (
     check_parameters,
@@ -13,12 +13,6 @@ from studylib.parameters import (
 from studylib.workspace import StudyError
 
 DEFAULTS = {"share": True, "steps": 3, "strength": 0.5, "mode": "plain", "limit": None}
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
-    return tmp_path
 
 
 def write_parameters(workspace, source: str) -> None:

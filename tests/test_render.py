@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from mini_workspace import PARAMETERS, RECORD, WORK, code, make_workspace, standard_cells, write_notebook
+from mini_workspace import PARAMETERS, RECORD, WORK, code, standard_cells, write_notebook
 
 from studylib import render
 from studylib.workspace import StudyError
@@ -16,12 +16,6 @@ display(ipywidgets.IntSlider())
 print("seen in", os.getcwd(), "by", sys.executable)
 """
 BIG = "import random\nfrom IPython.display import HTML\nHTML('x' * 600_000)"
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
-    return tmp_path
 
 
 def test_rendered_notebook_is_clean_and_measured(workspace):

@@ -10,7 +10,6 @@ import statistics
 
 import pytest
 from made_up_runs import CLAIMS, make_run, params
-from mini_workspace import make_workspace
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -19,13 +18,6 @@ from studylib.cli import app
 from studylib.listing import Listing
 from studylib.sweep_figure import mean_interval, sweep_figure, t_quantile
 from studylib.workspace import StudyError
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
-    monkeypatch.delenv("STUDY_RUNS", raising=False)
-    return tmp_path
 
 
 def study(*words):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from mini_workspace import PARAMETERS, WORK, code, make_workspace, standard_cells, write_notebook
+from mini_workspace import PARAMETERS, WORK, code, records, standard_cells, write_notebook
 
 from studylib import runs
 from studylib.run_folder import is_alive
@@ -19,12 +19,6 @@ from studylib.workspace import StudyError, write_atomically
 
 KEYS = """slug run_id status params preset seconds peak_memory_mib device versions weights git_commit
 started_at metrics claims""".split()
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
-    return tmp_path
 
 
 def set_cells(workspace: Path, *sources: str) -> None:
@@ -59,7 +53,7 @@ def test_finished_run_is_recorded_once(workspace):
     forced = runs.run("mini", {"steps": 7, "strength": 0.25}, force=True)
     assert forced.fresh and forced.record["started_at"] >= record["started_at"]
     assert left_over(workspace) == [record["run_id"]]
-    assert runs.records("mini") == [forced.record]
+    assert records("mini") == [forced.record]
 
 
 def test_failing_cell_is_named_and_kept_to_look_at(workspace):
@@ -72,7 +66,7 @@ def test_failing_cell_is_named_and_kept_to_look_at(workspace):
     assert "cell 4 of mini.ipynb failed with ValueError: a first line / the last line" in error.cause
     kept = Path(error.remedy.removeprefix("See "))
     assert "so far" in kept.read_text() and not (kept.parent / "record.json").exists()
-    assert left_over(workspace) == [] and runs.records("mini") == []
+    assert left_over(workspace) == [] and records("mini") == []
     write_notebook(workspace / "notebooks" / "mini.ipynb", standard_cells())
     assert runs.run("mini", {"steps": 4}).fresh
 
@@ -98,7 +92,7 @@ def test_notebook_without_record_is_refused(workspace):
     set_cells(workspace, WORK)
     with pytest.raises(StudyError, match="without record"):
         runs.run("mini")
-    assert runs.records("mini") == []
+    assert records("mini") == []
 
 
 def test_bad_input_starts_no_kernel(workspace):
@@ -132,7 +126,7 @@ def test_full_disk_leaves_no_record(workspace, monkeypatch):
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(StudyError, match="the disk is full"):
         runs.run("mini")
-    assert calls and runs.records("mini") == [] and left_over(workspace) == []
+    assert calls and records("mini") == [] and left_over(workspace) == []
     monkeypatch.setattr(os, "fsync", real)
     assert runs.run("mini").fresh
 
@@ -168,7 +162,7 @@ def test_interrupted_run_leaves_nothing_that_looks_finished(workspace, kill, cod
     assert ("interrupted; nothing was recorded" in said) == (kill != signal.SIGKILL)
     assert "Traceback" not in said
     wait_for(lambda: not alive(int(pid_file.read_text())))
-    assert runs.records("mini") == []
+    assert records("mini") == []
     write_notebook(workspace / "notebooks" / "mini.ipynb", standard_cells())
     done = runs.run("mini")
     assert left_over(workspace) == [done.record["run_id"]], "part folders of a killed run stay behind"

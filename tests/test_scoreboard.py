@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mini_workspace import card_text, code, make_workspace, write_notebook
+from mini_workspace import card_text, code, write_notebook
 from typer.testing import CliRunner
 
 from studylib import cards, course_map, render, scoreboard
@@ -26,12 +26,6 @@ MEASURED = {
     "long_gone": {"verdict": "failed", "effect": 1.0, "interval": None, "paper": ""},
 }
 COUNTED = "2 held, 1 reversed, 1 not testable here, 1 not measured yet"
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
-    return tmp_path
 
 
 def measure(workspace, claims=MEASURED):

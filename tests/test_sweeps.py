@@ -10,7 +10,7 @@ import time
 from collections import deque
 
 import pytest
-from mini_workspace import make_workspace, write_work
+from mini_workspace import records, write_work
 
 from studylib import runs, sweeps
 from studylib.kernel import KernelDied
@@ -18,12 +18,6 @@ from studylib.pool import Pool
 from studylib.workspace import StudyError
 
 SLOW = "import time; time.sleep(0.2)"
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
-    return tmp_path
 
 
 def plan(*texts, **fixed):
@@ -77,15 +71,15 @@ def test_a_sweep_runs_each_point_once_and_the_rest_later(workspace):
     assert [p.state for p in sweep.points] == ["missing"] * 3 + ["done"]
     said = io.StringIO()
     sweeps.run_sweep(sweep, jobs=2, stream=said)
-    assert {p.state for p in sweep.points} == {"done"} and len(runs.records("mini")) == 4
+    assert {p.state for p in sweep.points} == {"done"} and len(records("mini")) == 4
     assert "mini: 1 of 4 points are already done" in said.getvalue() and "[4/4]" in said.getvalue()
     saved = json.loads((workspace / "runs" / "mini" / "sweeps" / f"{sweep.sweep_id}.json").read_text())
     assert saved["grid"] == {"share": [True, False], "steps": [1, 2]}
     assert [p["run_id"] for p in saved["points"]] == [p.run_id for p in sweep.points]
-    stamps = {record["run_id"]: record["started_at"] for record in runs.records("mini")}
+    stamps = {record["run_id"]: record["started_at"] for record in records("mini")}
     again = sweeps.run_sweep(plan("steps=1,2", "share=false,true"))
     assert again.sweep_id == sweep.sweep_id and not again.missing()
-    assert {record["run_id"]: record["started_at"] for record in runs.records("mini")} == stamps
+    assert {record["run_id"]: record["started_at"] for record in records("mini")} == stamps
 
 
 def test_a_failing_point_does_not_stop_the_others(workspace):
@@ -95,7 +89,7 @@ def test_a_failing_point_does_not_stop_the_others(workspace):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1 and "2 of 3 points done, 1 failed" in out
     assert "failed: steps=2: cell 4 of mini.ipynb failed with ValueError: two is too many" in err
-    assert sorted(record["params"]["steps"] for record in runs.records("mini")) == [1, 3]
+    assert sorted(record["params"]["steps"] for record in records("mini")) == [1, 3]
 
 
 def test_dry_run_lists_the_points(workspace):
