@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from studylib.models import WEIGHTS
 from studylib.recipes import clip, dino, judge, sd, training_loop, vae
@@ -176,6 +177,20 @@ def test_standardised_latents_decode_to_the_same_pictures():
         assert latents.mean.mean(dim=(0, 2, 3)).abs().max() < 1e-3
         assert (latents.mean.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-3
         assert torch.allclose(model.decode(latents.mean).sample, before, atol=1e-3)
+
+
+@pytest.mark.parametrize("recipe, part", [(vae, ""), (dino, ""), (sd, "unet")])
+def test_a_recipe_goes_on_from_the_shipped_weights(tmp_path, recipe, part):
+    """README says `--init studylib/weights/<name>`: that folder must give the very weights that ship."""
+    folder = WEIGHTS / recipe.__name__.rpartition(".")[2]
+    settings = training_loop.Budget(1, 1.0, 1, 0, "cpu", 0, tmp_path, tmp_path, False, folder)
+    model = training_loop.start(settings, recipe.build(), part)
+    shipped = load_file(next((folder / part).glob("*.safetensors")))
+    found, sought = (  # files keep some weights under older names
+        sorted((tuple(w.shape), w.double().sum().item()) for w in weights.values())
+        for weights in (model.state_dict(), shipped)
+    )
+    assert found == sought
 
 
 def test_judge_survives_saving(tmp_path):

@@ -160,7 +160,7 @@ def main() -> None:
     data, encoded = loop.drawn(budget.scenes), budget.folder / f"latents_{budget.scenes}.pt"
     with PartialState().main_process_first():
         latents = encode_pictures(vae, data, device, encoded)
-    unet = loop.start(budget, build())
+    unet = loop.start(budget, build(), part="unet")
     if device == "cpu":  # backward through the fused attention took 40 % of a step; so a step takes two thirds or less
         unet.set_attn_processor(AttnProcessor())
     scheduler = build_scheduler()

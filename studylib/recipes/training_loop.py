@@ -91,10 +91,11 @@ def drawn(count: int, first: int = 0, view: int = 0) -> np.ndarray:
         return pictures(count, DATA, first=first, view=view)
 
 
-def start(budget: Budget, model: ModelT) -> ModelT:
-    """`model` on the budget's device, with the weights of `--init` if that was given."""
+def start(budget: Budget, model: ModelT, part: str = "") -> ModelT:
+    """`model` on the budget's device, with the weights of `--init` if that was given: of its folder `part`, if any."""
     if budget.init is not None:
-        model.load_state_dict(type(model).from_pretrained(budget.init).float().state_dict())
+        given = type(model).from_pretrained(budget.init / part).float().state_dict()  # a ViT's has a pooler besides
+        model.load_state_dict({name: given[name] for name in model.state_dict()})
     return model.to(budget.device)
 
 
