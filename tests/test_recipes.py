@@ -191,6 +191,11 @@ def test_a_recipe_goes_on_from_the_shipped_weights(tmp_path, recipe, part):
         for weights in (model.state_dict(), shipped)
     )
     assert found == sought
+    written = json.loads((folder / part / "config.json").read_text())
+    here = json.loads(model.to_json_string()) if hasattr(model, "to_json_string") else model.config.to_dict()
+    notes = {"architectures", "_diffusers_version", "_name_or_path", "dtype", "transformers_version"}
+    settled = set(written) & set(here) - notes
+    assert {name: here[name] for name in settled} == {name: written[name] for name in settled}
 
 
 def test_judge_survives_saving(tmp_path):

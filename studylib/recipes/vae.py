@@ -33,6 +33,7 @@ def build() -> AutoencoderKL:
         norm_num_groups=8,
         mid_block_add_attention=False,
         act_fn="silu",
+        scaling_factor=1.0,  # `standardise` folds it into the weights
     )
     narrow_posterior(model)
     return model
@@ -83,7 +84,6 @@ def standardise(model: AutoencoderKL, held: Tensor) -> None:
     before.bias[channels:] -= 2 * std.log()
     after.bias += (after.weight * mean[None, :, None, None]).sum(dim=(1, 2, 3))
     after.weight *= std[None, :, None, None]
-    model.register_to_config(scaling_factor=1.0, shift_factor=None)
 
 
 def psnr(model: AutoencoderKL, held: Tensor) -> float:
