@@ -237,9 +237,9 @@ def render(
 
     papers = [slug for slug in slugs or written_papers() if slug != INDEX]
     if full:
-        from studylib.effects import measure_effects, measures_effects
+        from studylib.effects import measure_effects, trains_over_seeds
 
-        for slug in [slug for slug in papers if slugs or measures_effects(slug)]:
+        for slug in [slug for slug in papers if slugs or trains_over_seeds(slug)]:
             measure_effects(slug, jobs=jobs, timeout=max(timeout, 3600), stream=sys.stderr)
     for slug in papers:
         results = render_one(slug, timeout=timeout, stream=sys.stderr)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TextIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from studylib.claims import MIN_TRAINING_SEEDS
 from studylib.fingerprint import EFFECTS, weight_hashes
 from studylib.parameters import read_parameters
-from studylib.workspace import StudyError, find_root, notebook_path, paper_folder, write_atomically
+from studylib.workspace import StudyError, notebook_path, paper_folder, write_atomically
 
 Effects = dict[str, dict[int, dict[str, float]]]  # claim -> seed -> prompt -> method minus baseline
 SEEDS = list(range(MIN_TRAINING_SEEDS))
@@ -43,7 +42,7 @@ def stored_effects(slug: str, values: Mapping[str, Any]) -> Effects:
     try:
         stored = Stored.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
-        cause = f"{_shown(path)} is damaged: {error.errors()[0]['msg']}"
+        cause = f"papers/{slug}/{EFFECTS} is damaged: {error.errors()[0]['msg']}"
         raise StudyError(cause, f"Run `study render --full {slug}`") from error
     asked = {name: values[name] for name in read_parameters(notebook_path(slug)) if name not in ("full", "seed")}
     if asked != stored.params or weight_hashes(slug, values.get("model")) != stored.weights:
@@ -53,7 +52,7 @@ def stored_effects(slug: str, values: Mapping[str, Any]) -> Effects:
     }
 
 
-def measures_effects(slug: str) -> bool:
+def trains_over_seeds(slug: str) -> bool:
     """Whether a paper's notebook trains over seeds: it has the parameters `full` and `seed`."""
     return {"full", "seed"} <= set(read_parameters(notebook_path(slug)))
 
@@ -69,7 +68,7 @@ def measure_effects(
     from studylib import sweeps
     from studylib.runs import read_record, runs_folder
 
-    if not measures_effects(slug):
+    if not trains_over_seeds(slug):
         raise StudyError(
             f"{slug} has nothing to train over seeds: its notebook has no parameters `full` and `seed`",
             f"Render it without --full: study render {slug}",
@@ -93,7 +92,3 @@ def measure_effects(
     content = {"params": params, "weights": first["weights"], "effects": effects}
     write_atomically(paper_folder(slug) / EFFECTS, json.dumps(content, indent=1, allow_nan=False) + "\n")
     return content
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(find_root())) if path.is_relative_to(find_root()) else str(path)

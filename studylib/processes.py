@@ -57,7 +57,7 @@ def leave() -> NoReturn:
     """End this process, whose part in the training is over, without Python's finalisation.
 
     Gloo's threads may still hold the tensors of the last exchange; to free them they take the interpreter's lock, and
-    one that asks for it during finalisation aborts the process (one run in six of two small CPU processes).
+    one that asks for it during finalisation aborts the process (seen in one of six runs of two CPU processes).
     """
     PartialState().destroy_process_group()
     sys.stdout.flush(), sys.stderr.flush()

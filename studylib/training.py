@@ -21,7 +21,6 @@ from accelerate.state import AcceleratorState
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from studylib.processes import agreed, average_gradients, share
@@ -217,14 +216,12 @@ def _trained(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def _training(weights: dict[str, Tensor]) -> Iterator[None]:
-    """Gradients for these weights inside the block only, random state kept, attention that is quick to train."""
+    """Gradients for these weights inside the block only; the random state is put back after it."""
     device = next(iter(weights.values())).device
     before = {name: weight.requires_grad for name, weight in weights.items()}
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         stack.enter_context(torch.enable_grad())
-        if device.type == "cpu":  # backward through the fused attention takes up to 40 % of a step there
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         try:
             for weight in weights.values():
                 weight.requires_grad_(True)

@@ -27,7 +27,6 @@ from studylib.denoising import (
 )
 from studylib.training import Batch, Draw, History, Loss, TrainingConfig, fit
 
-IDENTIFIERS = {"rare": "sks", "common": "red", "letters": "x y z"}  # a letter string splits into its letters
 LIMITS = {
     "prior_loss_weight": (0.0, 10.0),
     "max_train_steps": (1, 5000),
