@@ -7,6 +7,7 @@ An encoder is None for the tiny world's own, a hub name, or what loaders in `stu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,24 @@ from torch.nn import functional as F
 Encoder = str | tuple[Any, ...] | None
 BATCH = 32
 JUDGE_SIZE = (128, 128)
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """Which networks measure: None is the tiny world's own, a name is a hub checkpoint's."""
+
+    clip: str | None = None
+    dino: str | None = None
+
+    @classmethod
+    def named(cls, name: str) -> Encoders:
+        """ "tiny", or "hub" for the papers' DINO ViT-B/8 and CLIP. Raises ValueError for another word."""
+        from studylib.models import HUB_ENCODERS
+
+        known = {"tiny": cls(), "hub": cls(HUB_ENCODERS["clip"], HUB_ENCODERS["dino"])}
+        if name not in known:
+            raise ValueError(f"encoders is one of {', '.join(known)}, not {name!r}")
+        return known[name]
 
 
 def dino_features(images: Sequence[Image.Image], dino: Encoder = None) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 from studylib import __version__
 from studylib.cards import count_verdicts
 from studylib.claims import Claims
+from studylib.memory import peak_memory_mib
 from studylib.workspace import disk_errors, write_atomically
 
 OUTCOME = "outcome.json"  # in the run's folder until the record takes its content over
@@ -91,18 +92,6 @@ def save_figure(figure: Any, path: Path) -> None:
             figure.savefig(path, format="webp", bbox_inches="tight", dpi=80)
         else:
             figure.save(path, format="WEBP", quality=85)
-
-
-def peak_memory_mib() -> float:
-    """Return the most memory this process has held, in MiB."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # Linux: ru_maxrss would count the process that started this one as well
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return round(int(line.split()[1]) / 1024, 1)
-    import resource  # not on Windows
-
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
 
 
 def device_name() -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from studylib.workspace import StudyError, contents
+from studylib.world.subjects import SUBJECTS, training_pictures
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -27,6 +28,18 @@ def read_photos(folder: str | Path, *, size: int, least: int = 1) -> list[Image.
             "Add pictures of the subject from other sides and in other places",
         )
     return [_read(file, size) for file in files]
+
+
+def subject_photos(images: str, subject: str, count: int, size: int) -> list[Image.Image]:
+    """Pictures to learn a subject from: those in the folder `images`, or `count` of the tiny world's `subject`."""
+    if images:
+        return read_photos(images, size=size, least=3)
+    if subject not in SUBJECTS:
+        raise StudyError(
+            f"the tiny world has no subject {subject!r}; it has: {', '.join(SUBJECTS)}",
+            "Choose one of them, or give images=\"folder\" with photos of your own",
+        )
+    return [photo.resize((size, size)) for photo in training_pictures(SUBJECTS[subject], count)]
 
 
 def _read(file: Path, size: int) -> Image.Image:

@@ -23,6 +23,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from studylib.memory import peak_of
 from studylib.processes import agreed, average_gradients, share
 from studylib.tables import Table
 from studylib.training_state import Checkpoint
@@ -31,7 +32,6 @@ from studylib.workspace import StudyError
 Batch = Mapping[str, Tensor]
 Draw = Callable[[torch.Generator], Batch]
 Loss = Callable[[Batch], Tensor | Mapping[str, Tensor]]
-
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class History:
 
     rows: list[dict[str, float]] = field(default_factory=list)
     parameters: int = 0
+    memory_mib: float = 0.0  # the most that training held beyond what was there before
 
     @property
     def seconds(self) -> float:
@@ -132,7 +133,7 @@ def fit(
     previous, saved = time.monotonic(), time.monotonic()
     quiet = not accelerator.is_main_process
     bar = tqdm(total=config.steps, initial=first, desc=label, leave=False, mininterval=0.5, disable=quiet)
-    with _training(weights), bar:
+    with peak_of(str(device)) as peak, _training(weights), bar:
         for step in range(first, config.steps):
             optimiser.param_groups[0]["lr"] = config.learning_rate * factor(step)
             losses = _accumulate(accelerator, weights, draw, loss, config, step)
@@ -161,6 +162,7 @@ def fit(
                 saved = time.monotonic()
     if average is not None:
         average.copy_to(weights.values())
+    history.memory_mib = peak.mib
     return history
 
 

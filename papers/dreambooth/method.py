@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from studylib.denoising import (
     LatentDistribution,
@@ -75,18 +74,6 @@ class Tuned:
     weights: dict[str, Tensor]
     history: History
     snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-
-
-def sample_class_pictures(
-    pipe: Any, prompt: str, count: int, seed: int, *, batch_size: int = 20, **sampling: Any
-) -> list[Image.Image]:
-    """The prior set: `count` pictures of the class by the untouched model, which has to draw them before training."""
-    pictures: list[Image.Image] = []
-    for start in tqdm(range(0, count, batch_size), desc="class pictures", leave=False):
-        numbers = range(start, min(start + batch_size, count))
-        generators = [torch.Generator().manual_seed(seed * 10_000 + i) for i in numbers]
-        pictures += pipe([prompt] * len(generators), generator=generators, **sampling).images
-    return pictures
 
 
 def prior_preservation_loss(

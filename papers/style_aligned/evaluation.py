@@ -18,8 +18,7 @@ from tqdm.auto import tqdm
 from papers.style_aligned.mass import record_reference_mass
 from papers.style_aligned.method import StyleAlignedConfig, generate, starting_latents, style_aligned
 from studylib import metrics
-from studylib.encoders import judge_network
-from studylib.models import HUB_ENCODERS
+from studylib.encoders import Encoders, judge_network
 from studylib.tables import Table
 
 NOUNS = ("cat", "car", "house", "fish", "tree", "boat", "cup", "flower", "star")  # the first is the reference
@@ -40,22 +39,6 @@ PAPER: dict[str, tuple[float, float]] = {  # CLIP text, DINO set consistency: th
     "StyleAligned": (0.287, 0.51),
     "full sharing": (0.28, 0.55),
 }
-
-
-@dataclass(frozen=True)
-class Encoders:
-    """Which networks measure: None is the tiny world's own, a name is a hub checkpoint's."""
-
-    clip: str | None = None
-    dino: str | None = None
-
-    @classmethod
-    def named(cls, name: str) -> Encoders:
-        """ "tiny", or "hub" for the paper's DINO ViT-B/8 and CLIP. Raises ValueError for another word."""
-        known = {"tiny": cls(), "hub": cls(HUB_ENCODERS["clip"], HUB_ENCODERS["dino"])}
-        if name not in known:
-            raise ValueError(f"encoders is one of {', '.join(known)}, not {name!r}")
-        return known[name]
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from diffusers.optimization import get_scheduler
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from papers.dreambooth.method import DreamBoothConfig, sample_class_pictures, train
+from papers.dreambooth.method import DreamBoothConfig, train
 from studylib.models import load
+from studylib.subject_views import draw_pictures
 from studylib.world.subjects import SUBJECTS, training_pictures
 
 STEPS, ROUNDS, BATCH = 30, 5, 2
@@ -81,7 +82,7 @@ def own_loop(pipe: Any, photos: Pictures, class_pictures: Pictures) -> float:
 def main() -> None:
     pipe = load("tiny")
     photos = training_pictures(SUBJECTS["cat"], 4)
-    class_pictures = sample_class_pictures(pipe, "a cat", 8, 0, num_inference_steps=2)
+    class_pictures = draw_pictures(pipe, ["a cat"] * 8, range(8), num_inference_steps=2)
     ratios, ratios_cached = [], []
     for _ in range(ROUNDS):
         own = own_loop(pipe, photos, class_pictures)

@@ -1,0 +1,162 @@
+"""What every method that learns a subject is measured by: the same views from the same noise, seen by the same eyes.
+
+Views are compared picture by picture between methods: picture i starts from the same noise in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from studylib import metrics
+from studylib.denoising import LatentDistribution, encode_prompts
+from studylib.encoders import Encoders, text_image_features
+from studylib.tables import Table
+from studylib.world.subjects import CONTEXTS, Context
+
+Measured = dict[str, dict[str, float]]  # measure -> picture -> value
+
+
+@dataclass(frozen=True)
+class Views:
+    """What one model draws: the bare class, the bare subject, and the subject in each context."""
+
+    of_class: list[Image.Image]
+    of_subject: list[Image.Image]
+    in_contexts: list[Image.Image]
+    contexts: tuple[Context, ...] = CONTEXTS
+
+
+def draw_pictures(
+    pipe: Any, prompts: Sequence[str], seeds: Sequence[int], *, batch_size: int = 20, label: str = "pictures",
+    **sampling: Any,
+) -> list[Image.Image]:
+    """Draw each prompt from the noise of its own seed, whatever the batches; random state: CPU generators."""
+    images: list[Image.Image] = []
+    for start in tqdm(range(0, len(prompts), batch_size), desc=label, leave=False):
+        part = slice(start, start + batch_size)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
+        images += pipe(list(prompts[part]), generator=generators, **sampling).images
+    return images
+
+
+def draw_views(
+    pipe: Any, subject: str, class_prompt: str, seed: int, *, count: int = 6,
+    contexts: Sequence[Context] = CONTEXTS, **sampling: Any,
+) -> Views:
+    """Draw `count` pictures of class and subject, given as words, and one of the subject in each context.
+
+    Picture i of each view starts from the noise of `seed` and i. `sampling` goes to the pipeline.
+    """
+    prompts = [*[class_prompt] * count, *[subject] * count, *(context.prompt(subject) for context in contexts)]
+    numbers = [*range(count), *range(count), *range(len(contexts))]
+    images = draw_pictures(pipe, prompts, [10_000 * seed + i for i in numbers], label="views", **sampling)
+    return Views(images[:count], images[count : 2 * count], images[2 * count :], tuple(contexts))
+
+
+def likeness(images: Sequence[Image.Image], photos: Sequence[Image.Image], dino: Any = None) -> Tensor:
+    """Mean DINO cosine of each picture with the photos, (N,), in [-1, 1]."""
+    return (metrics.image_features(images, dino) @ metrics.image_features(photos, dino).T).mean(dim=1)  # (N,)
+
+
+def clip_likeness(images: Sequence[Image.Image], photos: Sequence[Image.Image], clip: Any = None) -> Tensor:
+    """The same with CLIP's picture features, (N,), in [-1, 1]."""
+    features, own = (text_image_features(list(pictures), [""], clip)[0] for pictures in (images, photos))
+    return (features @ own.T).mean(dim=1)  # (N,)
+
+
+def judged_as_asked(views: Views, class_noun: str) -> list[float]:
+    """Share of what each context asks for, the class included, that the judge sees in its picture, in [0, 1]."""
+    asked = [{"noun": class_noun} | context.asked for context in views.contexts]
+    return [metrics.accuracy([image], [want]) for image, want in zip(views.in_contexts, asked, strict=True)]
+
+
+def spread(images: Sequence[Image.Image], dino: Any = None) -> Tensor:
+    """Mean DINO distance of each picture to the others, (N,), in [0, 2]."""
+    cosines = metrics.pairwise_similarity(images, dino)  # (N, N)
+    return (len(images) - cosines.sum(dim=1)) / (len(images) - 1)  # (N,), its own 1 - 1 counts nothing
+
+
+def measure_views(
+    views: Views, photos: Sequence[Image.Image], class_prompt: str, encoders: Encoders = Encoders()  # noqa: B008
+) -> Measured:
+    """Every measure, picture by picture; contexts are named by their words, others by their number.
+
+    DINO, CLIP-I: likeness of the pictures in contexts to the photos. plain: the same of the bare subject, by DINO.
+    CLIP-T: agreement with the prompt, which is compared without the identifier, since CLIP never met that. judged: as
+    `judged_as_asked`, with the tiny encoders only. PRES: likeness of the bare class to the photos, which should stay
+    low. DIV: spread of the bare subject's pictures.
+    """
+    words = [context.words for context in views.contexts]
+    prompts = [context.prompt(class_prompt) for context in views.contexts]
+    noun = class_prompt.split()[-1]
+    found: dict[str, Any] = {
+        "DINO": likeness(views.in_contexts, photos, encoders.dino),
+        "CLIP-I": clip_likeness(views.in_contexts, photos, encoders.clip),
+        "CLIP-T": metrics.text_similarities(views.in_contexts, prompts, encoders.clip),
+    }
+    if encoders.clip is None:
+        found["judged"] = judged_as_asked(views, noun)
+    found |= {
+        "plain": likeness(views.of_subject, photos, encoders.dino),
+        "PRES": likeness(views.of_class, photos, encoders.dino),
+        "DIV": spread(views.of_subject, encoders.dino),
+    }
+    plain = {"plain", "PRES", "DIV"}
+    return {
+        measure: {str(i) if measure in plain else words[i]: float(value) for i, value in enumerate(values)}
+        for measure, values in found.items()
+    }
+
+
+def means(measured: Measured) -> dict[str, float]:
+    """Mean over the pictures, measure by measure."""
+    return {measure: float(np.mean(list(values.values()))) for measure, values in measured.items()}
+
+
+def views_table(measured: Mapping[str, Measured | Mapping[str, float]]) -> Table:
+    """A row for each model, with the means of its measures; rows of plain numbers stand as they are."""
+    return Table({
+        name: means(found) if all(isinstance(values, dict) for values in found.values()) else dict(found)
+        for name, found in measured.items()
+    })
+
+
+def difference(method: Measured, baseline: Measured, measure: str) -> dict[str, float]:
+    """Method minus baseline, picture by picture: what a claim is decided from."""
+    return {picture: value - baseline[measure][picture] for picture, value in method[measure].items()}
+
+
+@torch.no_grad()
+def prediction_drift(
+    pipe: Any, learned: AbstractContextManager, class_latents: LatentDistribution, class_prompt: str, seed: int = 0
+) -> Tensor:
+    """How far `learned`, once entered, moves the predicted noise for pictures of the class: mean square, (N,).
+
+    Drift without sampling: noise and timesteps are fixed by `seed`, eight spread over the schedule a picture.
+    """
+    count, levels = len(class_latents), 8
+    generator = torch.Generator().manual_seed(seed)
+    steps = (torch.arange(levels) + 0.5) / levels * pipe.scheduler.config.num_train_timesteps  # (levels,)
+    timesteps = steps.long().repeat(count).to(pipe.unet.device)  # (N * levels,)
+    clean = class_latents.mean.repeat_interleave(levels, dim=0)  # (N * levels, C, h, w)
+    noise = torch.randn(clean.shape, generator=generator).to(clean)
+    noised = pipe.scheduler.add_noise(clean, noise, timesteps)
+
+    def predict() -> Tensor:
+        embeds = encode_prompts(pipe, [class_prompt]).expand(len(noised), -1, -1)  # (N * levels, tokens, width)
+        parts = zip(noised.split(32), timesteps.split(32), embeds.split(32), strict=True)
+        return torch.cat([pipe.unet(x, t, encoder_hidden_states=e).sample for x, t, e in parts])
+
+    before = predict()
+    with learned:
+        after = predict()
+    return (after - before).square().mean(dim=(1, 2, 3)).unflatten(0, (count, levels)).mean(dim=1)  # (N,)
