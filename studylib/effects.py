@@ -6,6 +6,7 @@ claims compare, and records their effects by claim and prompt.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -19,6 +20,7 @@ from studylib.workspace import StudyError, notebook_path, paper_folder, write_at
 
 Effects = dict[str, dict[int, dict[str, float]]]  # claim -> seed -> prompt -> method minus baseline
 SEEDS = list(range(MIN_TRAINING_SEEDS))
+PICTURES = "full_"  # begins the names of the figures that `study render --full` keeps, those of its first seed
 
 
 class Stored(BaseModel):
@@ -52,6 +54,20 @@ def stored_effects(slug: str, values: Mapping[str, Any]) -> Effects:
     }
 
 
+def stored_picture(slug: str, name: str) -> Any:
+    """The picture that a run with `full` left under `name`, as a notebook shows it; None before there is one."""
+    path = paper_folder(slug) / "figures" / f"{PICTURES}{name}.webp"
+    if not path.is_file():
+        return None
+    from IPython import display
+    from PIL import Image
+
+    encoded = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.convert("RGB").save(encoded, "JPEG", quality=60, optimize=True, progressive=True)
+    return display.Image(data=encoded.getvalue(), format="jpeg")
+
+
 def trains_over_seeds(slug: str) -> bool:
     """Whether a paper's notebook trains over seeds: it has the parameters `full` and `seed`."""
     return {"full", "seed"} <= set(read_parameters(notebook_path(slug)))
@@ -62,8 +78,9 @@ def measure_effects(
 ) -> dict[str, Any]:
     """Run the notebook with `full` at every seed, as a sweep, and write its effects to `papers/<slug>/effects.json`.
 
-    Interrupted, it goes on where it was. Raises StudyError for a notebook without that parameter, a point that
-    failed, and runs that did not record the same claims.
+    Figures of the first seed whose names begin with `full_` are kept among the paper's. Interrupted, it goes on where
+    it was. Raises StudyError for a notebook without that parameter, a point that failed, and runs that did not record
+    the same claims.
     """
     from studylib import sweeps
     from studylib.runs import read_record, runs_folder
@@ -90,5 +107,8 @@ def measure_effects(
     params = {name: value for name, value in first["params"].items() if name not in ("full", "seed")}
     effects = {claim: {str(seed): found[seed][claim] for seed in SEEDS} for claim in found[SEEDS[0]]}
     content = {"params": params, "weights": first["weights"], "effects": effects}
+    drawn = runs_folder() / slug / first["run_id"] / "figures"
+    for path in sorted(drawn.glob(f"{PICTURES}*.webp")):
+        write_atomically(paper_folder(slug) / "figures" / path.name, path.read_bytes())
     write_atomically(paper_folder(slug) / EFFECTS, json.dumps(content, indent=1, allow_nan=False) + "\n")
     return content

@@ -20,6 +20,7 @@ from studylib import metrics
 from studylib.denoising import LatentDistribution, encode_prompts
 from studylib.encoders import Encoders, text_image_features
 from studylib.tables import Table
+from studylib.world.scene import NOUNS
 from studylib.world.subjects import CONTEXTS, Context
 
 Measured = dict[str, dict[str, float]]  # measure -> picture -> value
@@ -41,7 +42,8 @@ def draw_pictures(
 ) -> list[Image.Image]:
     """Draw each prompt from the noise of its own seed, whatever the batches; random state: CPU generators."""
     images: list[Image.Image] = []
-    for start in tqdm(range(0, len(prompts), batch_size), desc=label, leave=False):
+    starts = range(0, len(prompts), batch_size)
+    for start in tqdm(starts, desc=label, leave=False, disable=len(starts) < 2):
         part = slice(start, start + batch_size)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
         images += pipe(list(prompts[part]), generator=generators, **sampling).images
@@ -74,8 +76,12 @@ def clip_likeness(images: Sequence[Image.Image], photos: Sequence[Image.Image], 
 
 
 def judged_as_asked(views: Views, class_noun: str) -> list[float]:
-    """Share of what each context asks for, the class included, that the judge sees in its picture, in [0, 1]."""
-    asked = [{"noun": class_noun} | context.asked for context in views.contexts]
+    """Share of what each context asks for that the judge sees in its picture, in [0, 1].
+
+    The class is asked for as well, if it is one that the judge knows.
+    """
+    noun = {"noun": class_noun} if class_noun in NOUNS else {}
+    asked = [noun | context.asked for context in views.contexts]
     return [metrics.accuracy([image], [want]) for image, want in zip(views.in_contexts, asked, strict=True)]
 
 
@@ -93,26 +99,26 @@ def measure_views(
     DINO, CLIP-I: likeness of the pictures in contexts to the photos. plain: the same of the bare subject, by DINO.
     CLIP-T: agreement with the prompt, which is compared without the identifier, since CLIP never met that. judged: as
     `judged_as_asked`, with the tiny encoders only. PRES: likeness of the bare class to the photos, which should stay
-    low. DIV: spread of the bare subject's pictures.
+    low. DIV: spread of the bare subject's pictures. Views that were not drawn are not measured.
     """
+    found: dict[str, Any] = {}
+    if views.in_contexts:
+        prompts = [context.prompt(class_prompt) for context in views.contexts]
+        found["DINO"] = likeness(views.in_contexts, photos, encoders.dino)
+        found["CLIP-I"] = clip_likeness(views.in_contexts, photos, encoders.clip)
+        found["CLIP-T"] = metrics.text_similarities(views.in_contexts, prompts, encoders.clip)
+        if encoders.clip is None:
+            found["judged"] = judged_as_asked(views, class_prompt.split()[-1])
+    by_words = set(found)
+    if views.of_subject:
+        found["plain"] = likeness(views.of_subject, photos, encoders.dino)
+    if views.of_class:
+        found["PRES"] = likeness(views.of_class, photos, encoders.dino)
+    if len(views.of_subject) > 1:
+        found["DIV"] = spread(views.of_subject, encoders.dino)
     words = [context.words for context in views.contexts]
-    prompts = [context.prompt(class_prompt) for context in views.contexts]
-    noun = class_prompt.split()[-1]
-    found: dict[str, Any] = {
-        "DINO": likeness(views.in_contexts, photos, encoders.dino),
-        "CLIP-I": clip_likeness(views.in_contexts, photos, encoders.clip),
-        "CLIP-T": metrics.text_similarities(views.in_contexts, prompts, encoders.clip),
-    }
-    if encoders.clip is None:
-        found["judged"] = judged_as_asked(views, noun)
-    found |= {
-        "plain": likeness(views.of_subject, photos, encoders.dino),
-        "PRES": likeness(views.of_class, photos, encoders.dino),
-        "DIV": spread(views.of_subject, encoders.dino),
-    }
-    plain = {"plain", "PRES", "DIV"}
     return {
-        measure: {str(i) if measure in plain else words[i]: float(value) for i, value in enumerate(values)}
+        measure: {words[i] if measure in by_words else str(i): float(value) for i, value in enumerate(values)}
         for measure, values in found.items()
     }
 
