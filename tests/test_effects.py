@@ -102,3 +102,23 @@ def test_fewer_seeds_than_a_claim_needs_are_refused(workspace):
     with pytest.raises(ValueError, match="is exact"):
         claims.trained("identity", {})
     assert "takes 5 trainings" in claims.trained("rises", {}).detail
+
+
+DRAW = TRAIN + """
+from PIL import Image
+pictures = {"full_variants": Image.new("RGB", (8, 8), (seed, 200, 0)), "own": Image.new("RGB", (8, 8))} if full else {}
+"""
+
+
+def test_pictures_of_the_first_seed_are_kept(workspace):
+    """Trainings that no reader repeats are shown by the pictures they left; the other figures are the rendering's."""
+    write_cells(workspace, train=DRAW)
+    cells = [code(PARAMETERS + FULL, "parameters"), code(WORK), code(DECIDE), code(DRAW),
+             code(KEEP.replace("effects=trained", "effects=trained, figures=pictures"))]  # fmt: skip
+    write_notebook(workspace / "notebooks" / "mini.ipynb", cells)
+    assert effects.stored_picture("mini", "variants") is None
+    effects.measure_effects("mini")
+    figures = workspace / "papers" / "mini" / "figures"
+    assert [path.name for path in figures.iterdir()] == ["full_variants.webp"]
+    shown = effects.stored_picture("mini", "variants")
+    assert shown.data.startswith(b"\xff\xd8") and list(shown._repr_mimebundle_()[0]) == ["image/jpeg"]

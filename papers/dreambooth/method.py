@@ -45,7 +45,7 @@ class DreamBoothConfig:
     with_prior_preservation: bool = True
     prior_loss_weight: float = 1.0
     max_train_steps: int = 200
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-4
     train_batch_size: int = 2
     train_text_encoder: bool = False
     snr_gamma: float = 0.0

@@ -1,7 +1,8 @@
-"""Steps per second of the papers' training loop against the loop that everyone's DreamBooth script runs.
+"""Steps per second of the papers' training loop against the loop that everyone's DreamBooth and LoRA scripts run.
 
-Both train the tiny world's denoiser with prior preservation, batches of 2 and 2, from the same pictures, in turns. The
-script's loop encodes pictures and prompts at every step, as it does by default; with what the two encoders take
+Both train the tiny world's denoiser with prior preservation, batches of 2 and 2, from the same pictures, in turns: all
+of its weights, then a LoRA of rank 8 on its attention, with peft's layers in the script and ours. The script's loop
+encodes pictures and prompts at every step, as it does by default; with what the two encoders take
 left out, the loops themselves are compared. Run from the repository's root: `python -m tests.bench.bench_training`
 """
 
@@ -16,23 +17,32 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
+from peft import LoraConfig
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from papers.dreambooth.method import DreamBoothConfig, train
+from papers.lora.method import LoRAConfig
+from papers.lora.subject import train as train_lora
 from studylib.models import load
 from studylib.subject_views import draw_pictures
 from studylib.world.subjects import SUBJECTS, training_pictures
 
-STEPS, ROUNDS, BATCH = 30, 5, 2
+STEPS, ROUNDS, BATCH, RANK = 30, 5, 2, 8
+PROJECTIONS = ["to_q", "to_k", "to_v", "to_out.0"]
 Pictures = Sequence[Image.Image]
 
 
-def script_loop(pipe: Any, photos: Pictures, class_pictures: Pictures, *, cached: bool) -> float:
+def script_loop(pipe: Any, photos: Pictures, class_pictures: Pictures, *, cached: bool, lora: bool) -> float:
     """Seconds of STEPS steps of the usual script; `cached` leaves the frozen encoders out of the loop."""
     accelerator = Accelerator(cpu=pipe.unet.device.type == "cpu")
-    pipe.unet.requires_grad_(True).train()
-    optimiser = torch.optim.AdamW(pipe.unet.parameters(), lr=1e-8, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
+    pipe.unet.requires_grad_(not lora).train()
+    if lora:
+        pipe.unet.add_adapter(
+            LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=PROJECTIONS)
+        )
+    trained = [weight for weight in pipe.unet.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=1e-8, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
     pixels = [pipe.image_processor.preprocess(p, height=size, width=size)[0] for p in [*photos, *class_pictures]]
     pairs = [(pixels[i % len(photos)], pixels[len(photos) + i]) for i in range(len(class_pictures))]
@@ -60,7 +70,7 @@ def script_loop(pipe: Any, photos: Pictures, class_pictures: Pictures, *, cached
                 (own, other), (target, prior_target) = prediction.chunk(2), noise.chunk(2)
                 loss = F.mse_loss(own, target) + F.mse_loss(other, prior_target)
                 accelerator.backward(loss)
-                accelerator.clip_grad_norm_(unet.parameters(), 1.0)
+                accelerator.clip_grad_norm_(trained, 1.0)
                 optimiser.step()
                 schedule.step()
                 optimiser.zero_grad()
@@ -68,14 +78,21 @@ def script_loop(pipe: Any, photos: Pictures, class_pictures: Pictures, *, cached
             if done == STEPS + 2:
                 break
     seconds = time.perf_counter() - start
+    if lora:
+        pipe.unet.delete_adapters("default")
     pipe.unet.requires_grad_(False).eval()
     return seconds
 
 
-def own_loop(pipe: Any, photos: Pictures, class_pictures: Pictures) -> float:
+def own_loop(pipe: Any, photos: Pictures, class_pictures: Pictures, *, lora: bool) -> float:
     """Seconds of as many steps of `fit`, encoding once included in the first two."""
-    config = DreamBoothConfig(max_train_steps=STEPS + 2, learning_rate=1e-8, train_batch_size=BATCH)
-    rows = train(pipe, photos, class_pictures, config).history.rows
+    settings = {"max_train_steps": STEPS + 2, "learning_rate": 1e-8, "train_batch_size": BATCH}
+    if lora:
+        config = LoRAConfig(rank=RANK, lora_alpha=RANK, train_text_encoder=False, **settings)
+        rows = train_lora(pipe, photos, class_pictures, config).history.rows
+    else:
+        config = DreamBoothConfig(train_text_encoder=False, **settings)
+        rows = train(pipe, photos, class_pictures, config).history.rows
     return rows[-1]["seconds"] - rows[1]["seconds"]
 
 
@@ -83,16 +100,18 @@ def main() -> None:
     pipe = load("tiny")
     photos = training_pictures(SUBJECTS["cat"], 4)
     class_pictures = draw_pictures(pipe, ["a cat"] * 8, range(8), num_inference_steps=2)
-    ratios, ratios_cached = [], []
-    for _ in range(ROUNDS):
-        own = own_loop(pipe, photos, class_pictures)
-        script = script_loop(pipe, photos, class_pictures, cached=False)
-        cached = script_loop(pipe, photos, class_pictures, cached=True)
-        ratios.append(script / own)
-        ratios_cached.append(cached / own)
-        print(f"{STEPS / own:.1f} steps/s, the script {STEPS / script:.1f}, without its encoders {STEPS / cached:.1f}")
-    for name, found in (("script", ratios), ("script without its encoders", ratios_cached)):
-        print(f"steps per second over the {name}: {statistics.median(found):.2f} (goal: not below 1)")
+    for lora in (False, True):
+        what = f"LoRA of rank {RANK}" if lora else "all weights"
+        ratios, ratios_cached = [], []
+        for _ in range(ROUNDS):
+            own = own_loop(pipe, photos, class_pictures, lora=lora)
+            script, cached = (script_loop(pipe, photos, class_pictures, cached=c, lora=lora) for c in (False, True))
+            ratios.append(script / own)
+            ratios_cached.append(cached / own)
+            rates = ", ".join(f"{STEPS / seconds:.1f}" for seconds in (own, script, cached))
+            print(f"{what}: steps/s of fit, the script, the script without its encoders: {rates}")
+        for name, found in (("script", ratios), ("script without its encoders", ratios_cached)):
+            print(f"{what}: steps per second over the {name}: {statistics.median(found):.2f} (goal: not below 1)")
 
 
 if __name__ == "__main__":
