@@ -33,7 +33,7 @@ def check_weighted_loss(your_loss: Callable[[Tensor, Tensor, float, Tensor], Ten
         plain, weighted = prior.mean(), (mine * own).mean()
         answers = {
             "the weights of a single subject's picture were broadcast over both halves: B = 1 does that silently": (
-                (weights * own).mean() + 0.7 * plain
+                (weights * own[:1]).mean() + 0.7 * plain
             ),
             "those are the class's weights: the subject comes first in the batch": (other * own).mean() + 0.7 * plain,
             "the class keeps its plain mean; only the subject's errors are weighted": (
