@@ -63,6 +63,18 @@ def embed_prompts(pipe: Any, prompts: Sequence[str]) -> Tensor:
     return pipe.encode_prompt(list(prompts), pipe.unet.device, 1, False)[0]  # (N, tokens, width)
 
 
+def noised(
+    pipe: Any, latents: LatentDistribution, index: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Latents (n, C, h, w) of the pictures `index`, with noise (n, C, h, w) and a timestep (n,) of its own for each.
+
+    Random state: a CPU generator, from which latents, noise and timesteps are drawn in this order.
+    """
+    clean = latents.sample(index, generator)  # (n, C, h, w)
+    noise = torch.randn(clean.shape, generator=generator).to(clean)
+    return {"latents": clean, "noise": noise, "timesteps": draw_timesteps(pipe, len(index), generator)}
+
+
 def denoising_errors(
     pipe: Any, latents: Tensor, prompt_embeds: Tensor, noise: Tensor, timesteps: Tensor
 ) -> Tensor:

@@ -23,6 +23,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from studylib.knobs import check_choices, check_ranges
 from studylib.memory import peak_of
 from studylib.processes import agreed, average_gradients, share
 from studylib.tables import Table
@@ -55,18 +56,14 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("steps", 1, math.inf), ("learning_rate", 0, math.inf), ("warmup_steps", 0, math.inf),
-            ("weight_decay", 0, math.inf), ("max_grad_norm", 0, math.inf), ("ema_decay", 0, 0.99999),
-            ("gradient_accumulation_steps", 1, math.inf),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not low <= value <= high:  # also refuses NaN
-                raise ValueError(f"{name} is in [{low:g}, {high:g}], not {value!r}")
-        choices = {"schedule": ("constant", "linear", "cosine"), "mixed_precision": ("no", "bf16", "fp16")}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is one of {', '.join(known)}, not {getattr(self, name)!r}")
+        endless = (0.0, math.inf)
+        check_ranges(self, {
+            "steps": (1, math.inf), "learning_rate": endless, "warmup_steps": endless, "weight_decay": endless,
+            "max_grad_norm": endless, "ema_decay": (0.0, 0.99999), "gradient_accumulation_steps": (1, math.inf),
+        })  # fmt: skip
+        check_choices(self, {
+            "schedule": ("constant", "linear", "cosine"), "mixed_precision": ("no", "bf16", "fp16")
+        })  # fmt: skip
 
 
 @dataclass

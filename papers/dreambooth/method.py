@@ -18,12 +18,13 @@ from torch import Tensor
 from studylib.denoising import (
     LatentDistribution,
     denoising_errors,
-    draw_timesteps,
     embed_prompts,
     encode_images,
     encode_prompts,
     min_snr_weights,
+    noised,
 )
+from studylib.knobs import check_ranges
 from studylib.training import Batch, Draw, History, Loss, TrainingConfig, fit
 
 LIMITS = {
@@ -52,10 +53,7 @@ class DreamBoothConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, (low, high) in LIMITS.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not low <= value <= high:  # also refuses NaN
-                raise ValueError(f"{name} is in [{low:g}, {high:g}], not {value!r}")
+        check_ranges(self, LIMITS)
 
     @property
     def subject(self) -> str:
@@ -95,16 +93,11 @@ def draw_batches(
 
     def draw(generator: torch.Generator) -> Batch:
         batch: dict[str, Tensor] = {}
-        for name, latents in (("instance", photos), ("class", prior)):
-            if latents is None:
-                continue
-            index = torch.randint(len(latents), (config.train_batch_size,), generator=generator)
-            clean = latents.sample(index, generator)  # (B, C, h, w)
-            batch |= {
-                f"{name}_latents": clean,
-                f"{name}_noise": torch.randn(clean.shape, generator=generator).to(clean),
-                f"{name}_timesteps": draw_timesteps(pipe, len(index), generator),
-            }
+        for half, latents in (("instance", photos), ("class", prior)):
+            if latents is not None:
+                index = torch.randint(len(latents), (config.train_batch_size,), generator=generator)
+                parts = noised(pipe, latents, index, generator)
+                batch |= {f"{half}_{part}": rows for part, rows in parts.items()}
         return batch
 
     return draw
