@@ -149,7 +149,7 @@ def test_a_new_one_perturbs_by_the_rule(width):
     assert ev.sizes_at_start([width], weight_init="zero_last")[width] == 0
     assert ev.sizes_at_start([width], weight_init="xavier_normal")[width] > 0.5
     assert ev.sizes_at_start([width], weight_init="kaiming_uniform")[width] > 0.5
-    assert ev.sizes_at_start([width], layer_norm=True)[width] == pytest.approx(0.01, rel=0.2)
+    assert 0.003 < ev.sizes_at_start([width], layer_norm=True)[width] < 0.011  # its gain is drawn near 0, not 1
 
 
 def test_layers_of_the_mlp_are_those_of_the_web_ui():
@@ -168,7 +168,8 @@ def test_layers_of_the_mlp_are_those_of_the_web_ui():
 
 def test_relu_at_the_end_only_adds(pipe):
     """Why the web UI took it away: a correction of the context can then have one sign only."""
-    mlp = CorrectionMLP(8, HypernetworkConfig(activation_func="relu", activate_output=True, weight_init="xavier_normal"))
+    config = HypernetworkConfig(activation_func="relu", activate_output=True, weight_init="xavier_normal")
+    mlp = CorrectionMLP(8, config)
     assert bool((mlp(torch.randn(50, 8)) >= 0).all()) and bool((mlp(torch.randn(50, 8)) > 0).any())
 
 
@@ -248,8 +249,8 @@ def test_only_the_mlps_learn_and_the_loss_falls(pipe):
     prediction = pipe.unet(noised, batch["timesteps"], embeds).sample
     assert torch.allclose(denoising_loss(pipe, config)(batch), nn.functional.mse_loss(prediction, batch["noise"]))
     learned = train(pipe, pictures(), config, keep=[0, 20])
-    changed = [name for name, weight in learned.nets.state_dict().items() if not torch.equal(weight, learned.snapshots[0][name])]
-    assert len(changed) == len(learned.snapshots[0])
+    end, start = learned.nets.state_dict(), learned.snapshots[0]
+    assert end.keys() == start.keys() and not any(torch.equal(weight, start[name]) for name, weight in end.items())
     errors = [
         sum(ev.photo_errors(pipe, latents, config.subject, hypernetwork(pipe, nets)).values())
         for nets in (learned.at(0), learned.at(20), learned.nets)
@@ -261,7 +262,8 @@ def test_only_the_mlps_learn_and_the_loss_falls(pipe):
 
 def test_trainings_repeat_and_dropout_is_for_training_only(pipe):
     """The same seed gives the same weights, another or a dropout other ones; a trained one draws without dropout."""
-    one, same, other = (train(pipe, pictures(), HypernetworkConfig(seed=s, **SMALL)).nets.state_dict() for s in (0, 0, 1))
+    configs = [HypernetworkConfig(seed=seed, **SMALL) for seed in (0, 0, 1)]
+    one, same, other = (train(pipe, pictures(), config).nets.state_dict() for config in configs)
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
     dropped = train(pipe, pictures(), HypernetworkConfig(dropout=0.5, **SMALL)).nets
@@ -290,7 +292,7 @@ def test_files_keep_everything(pipe, tmp_path):
 
 
 def test_web_ui_files_carry_over(pipe):
-    """Integer widths, a pair of state dicts, names as there; old files mean an activated output and linear1, linear2."""
+    """Integer widths, a pair of state dicts, names as there; old files mean an activated output and linear1 and 2."""
     nets = shaken(pipe, HypernetworkConfig(activation_func="swish", dropout=0.3))
     layout = storage.web_ui_layout(nets, name="cat", step=4)
     assert set(layout[32][0]) == {"linear.0.weight", "linear.0.bias", "linear.3.weight", "linear.3.bias"}
@@ -300,11 +302,12 @@ def test_web_ui_files_carry_over(pipe):
     context = torch.randn(2, 32)
     assert all(torch.equal(nets["32"][p](context), again["32"][p](context)) for p in ("key", "value"))
     plain = Hypernetwork({("8", "key"): 8, ("8", "value"): 8}, HypernetworkConfig())
-    names = {"linear.0": "linear1", "linear.1": "linear2"}
-    old = {8: tuple({f"{names[n.rpartition('.')[0]]}.{n.rpartition('.')[2]}": w for n, w in plain["8"][p].state_dict().items()}
-                    for p in ("key", "value"))}  # fmt: skip
-    read = storage.from_web_ui(old)
-    assert read.config.activate_output and torch.equal(read["8"]["key"](context[:, :8]), plain["8"]["key"](context[:, :8]))
+    old = {8: tuple(
+        {name.replace("linear.0", "linear1").replace("linear.1", "linear2"): w for name, w in mlp.state_dict().items()}
+        for mlp in (plain["8"]["key"], plain["8"]["value"])
+    )}  # fmt: skip
+    read, seen = storage.from_web_ui(old), context[:, :8]
+    assert read.config.activate_output and torch.equal(read["8"]["key"](seen), plain["8"]["key"](seen))
     with pytest.raises(ValueError, match="by width"):
         storage.web_ui_layout(Hypernetwork.of(pipe.unet, HypernetworkConfig(sharing="layer")))
 
@@ -388,7 +391,7 @@ def test_exercise_on_low_rank(capsys):
     check(right)
     assert "right" in capsys.readouterr().out
     refuses(check, too_early, "best cut of a product")
-    refuses(check, lambda k, a, r: (right(k, a, r)[0] / torch.linalg.svdvals(k @ a)[:r], right(k, a, r)[1]), "directions")
+    refuses(check, lambda k, a, r: [torch.linalg.svd(k @ a)[0][:, :r], right(k, a, r)[1]], "directions")
     refuses(check, lambda k, a, r: (torch.zeros(5, r), torch.zeros(r, 8)), "misses")
     refuses(check, lambda k, a, r: (k @ a, torch.eye(8)), "shape")
 

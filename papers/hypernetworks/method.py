@@ -1,0 +1,314 @@
+"""Hypernetworks as Stable Diffusion knows them (NovelAI 2022; layout and defaults of the AUTOMATIC1111 web UI).
+
+Two small residual MLPs correct what keys and values are computed from; the model itself stays as it is. They generate
+no weights: Ha et al.'s hypernetworks (arXiv 1609.09106) share nothing with them but the name.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from studylib.attention_sites import Site, sites
+from studylib.denoising import LatentDistribution, denoising_errors, encode_images, encode_prompts, noised
+from studylib.knobs import check_choices, check_ranges
+from studylib.training import Batch, Draw, History, Loss, TrainingConfig, fit
+
+LIMITS = {
+    "dropout": (0.0, 0.9), "max_train_steps": (1, 100_000), "learning_rate": (1e-8, 1e-1), "train_batch_size": (1, 64),
+}  # fmt: skip
+ACTIVATIONS: dict[str, type[nn.Module] | None] = {
+    "linear": None, "relu": nn.ReLU, "leakyrelu": nn.LeakyReLU, "elu": nn.ELU,
+    "swish": nn.Hardswish,  # what the web UI calls by this name
+    "tanh": nn.Tanh, "sigmoid": nn.Sigmoid,
+}  # fmt: skip
+INITIALISATIONS = ("normal", "zero_last", "xavier_normal", "xavier_uniform", "kaiming_normal", "kaiming_uniform")
+PLACES: dict[str, tuple[str, ...]] = {"both": ("self", "cross"), "self": ("self",), "cross": ("cross",)}
+PROJECTIONS = {"query": "to_q", "key": "to_k", "value": "to_v"}  # in every attention layer of diffusers
+CHOICES: dict[str, Sequence[str]] = {
+    "activation_func": tuple(ACTIVATIONS), "weight_init": INITIALISATIONS, "placement": tuple(PLACES),
+    "sharing": ("width", "layer"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HypernetworkConfig:
+    """The web UI's choices under its names and with its defaults, then where the MLPs sit, then the training.
+
+    `layer_structure` are multiples of the width, first and last 1. `widths` "" takes all, else such as "64, 128".
+    `placement`, `projections` and `sharing` are for the ablations: the web UI chooses by width alone, corrects key and
+    value, and shares a pair among all layers of one width. `dropout` follows the hidden layers.
+    """
+
+    identifier: str = "sks"
+    class_noun: str = "cat"
+    layer_structure: str = "1, 2, 1"
+    activation_func: str = "linear"
+    activate_output: bool = False
+    layer_norm: bool = False
+    dropout: float = 0.0
+    weight_init: str = "normal"
+    widths: str = ""
+    placement: str = "both"
+    projections: str = "key, value"
+    sharing: str = "width"
+    max_train_steps: int = 200
+    learning_rate: float = 1e-3
+    train_batch_size: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, LIMITS)
+        check_choices(self, CHOICES)
+        if len(self.structure) < 2 or {self.structure[0], self.structure[-1]} != {1.0} or min(self.structure) <= 0:
+            raise ValueError(f'layer_structure starts and ends with 1, such as "1, 2, 1", not {self.layer_structure!r}')
+        if not self.corrected or set(self.corrected) - set(PROJECTIONS):
+            raise ValueError(f"projections are some of {', '.join(PROJECTIONS)}, not {self.projections!r}")
+        if min(self.chosen_widths, default=1) < 1:
+            raise ValueError(f"widths are positive whole numbers, not {self.widths!r}")
+
+    @property
+    def structure(self) -> list[float]:
+        return _numbers("layer_structure", self.layer_structure, float)
+
+    @property
+    def chosen_widths(self) -> list[int]:
+        return _numbers("widths", self.widths, int)
+
+    @property
+    def corrected(self) -> tuple[str, ...]:
+        return tuple(filter(None, (name.strip() for name in self.projections.split(","))))
+
+    @property
+    def subject(self) -> str:
+        """What every photo is called: "a sks cat". The technique creates no word, so any words would do."""
+        return " ".join(["a", *filter(None, (self.identifier, self.class_noun))])
+
+    @property
+    def class_prompt(self) -> str:
+        return f"a {self.class_noun}".strip()
+
+
+class CorrectionMLP(nn.Module):
+    """f in c + m f(c): d -> 2d -> d for "1, 2, 1", token by token; the web UI's names of weights (`linear.0.weight`).
+
+    After each linear layer an activation (the last only with `activate_output`), a layer norm, and dropout (never the
+    last). No weight starts at zero, unless `zero_last`: already before training f(c) is about 1e-4 sqrt(2) d of c.
+    """
+
+    def __init__(self, width: int, config: HypernetworkConfig) -> None:
+        super().__init__()
+        sizes = [int(width * multiple) for multiple in config.structure]
+        activation, layers = ACTIVATIONS[config.activation_func], []
+        for i, (inner, outer) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            last = i == len(sizes) - 2
+            layers.append(nn.Linear(inner, outer))
+            if activation is not None and (config.activate_output or not last):
+                layers.append(activation())
+            if config.layer_norm:
+                layers.append(nn.LayerNorm(outer))
+            if config.dropout and not last:
+                layers.append(nn.Dropout(config.dropout))
+        self.linear = nn.Sequential(*layers)
+        initialise(self.linear, config)
+
+    def forward(self, context: Tensor) -> Tensor:
+        return self.linear(context)  # (batch, tokens, d)
+
+
+def initialise(layers: nn.Sequential, config: HypernetworkConfig) -> None:
+    """Weights N(0, 0.01^2), biases 0. Layer norms likewise, as in the web UI: their gain is then near 0, not 1."""
+    for layer in layers:
+        if not isinstance(layer, nn.Linear | nn.LayerNorm):
+            continue
+        nn.init.zeros_(layer.bias)
+        if isinstance(layer, nn.LayerNorm) or config.weight_init in ("normal", "zero_last"):
+            nn.init.normal_(layer.weight, std=0.01)
+        elif config.weight_init.startswith("kaiming"):
+            slope = "leaky_relu" if config.activation_func == "leakyrelu" else "relu"
+            getattr(nn.init, f"{config.weight_init}_")(layer.weight, nonlinearity=slope)
+        else:
+            getattr(nn.init, f"{config.weight_init}_")(layer.weight)
+    if config.weight_init == "zero_last":
+        nn.init.zeros_([layer for layer in layers if isinstance(layer, nn.Linear)][-1].weight)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One linear projection in the denoiser whose input is corrected, and the MLP that does it."""
+
+    module: str  # "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+    site: Site
+    projection: str  # key, value or query
+    width: int  # of its input
+    pair: str  # "128", or with sharing="layer" the layer's own
+
+
+def targets(
+    unet: nn.Module, config: HypernetworkConfig, projections: Sequence[str] = tuple(PROJECTIONS),
+    kinds: Sequence[str] = PLACES["both"],
+) -> list[Target]:
+    """The projections that `config` corrects, in the order of `sites`, less those that `projections` and `kinds` omit.
+
+    A layer is chosen by the width of its context: text for attn2, its own channels for attn1. Where the text is as wide
+    as a level's channels, one pair serves both. Raises LookupError if `config` chooses none, ValueError for fused
+    projections, which hide their inputs.
+    """
+    found = []
+    for site in sites(unet):
+        attention = unet.get_submodule(site.name)
+        if getattr(attention, "fused_projections", False):
+            raise ValueError(f"{site.name} has fused projections: call pipe.unfuse_qkv_projections() first")
+        for projection in config.corrected if site.kind in PLACES[config.placement] else ():
+            width = getattr(attention, PROJECTIONS[projection]).in_features
+            pair = str(width) if config.sharing == "width" else site.name.replace(".", "/")
+            found.append(Target(f"{site.name}.{PROJECTIONS[projection]}", site, projection, width, pair))
+    present = sorted({target.width for target in found})
+    chosen = [target for target in found if not config.widths or target.width in config.chosen_widths]
+    if not chosen:
+        raise LookupError(f"no attention layer with a context of width {config.widths}; there are {present}")
+    return [target for target in chosen if target.projection in projections and target.site.kind in kinds]
+
+
+class Hypernetwork(nn.ModuleDict):
+    """The MLPs, by pair and projection: `nets["128"]["key"]` is f_k of width 128. Random state: `config.seed`.
+
+    sizes: (pair, projection) -> width, as `targets` says of a denoiser; see `Hypernetwork.of`.
+    """
+
+    def __init__(self, sizes: Mapping[tuple[str, str], int], config: HypernetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            for (pair, projection), width in sorted(sizes.items(), key=lambda item: (item[1], item[0])):
+                if pair not in self:
+                    self[pair] = nn.ModuleDict()
+                self[pair][projection] = CorrectionMLP(width, config)
+        self.requires_grad_(False).eval()
+
+    @classmethod
+    def of(cls, unet: nn.Module, config: HypernetworkConfig) -> Hypernetwork:
+        """A new one for this denoiser, on its device, in float32 whatever the denoiser computes in."""
+        sizes = {(target.pair, target.projection): target.width for target in targets(unet, config)}
+        return cls(sizes, config).to(next(unet.parameters()).device)
+
+
+def corrected_context(context: Tensor, correction: nn.Module, strength: float) -> Tensor:
+    """c + m f(c), what a key or value is projected from, (batch, tokens, d); in float32, given back as c is."""
+    exact = context.float()
+    return (exact + strength * correction(exact)).to(context.dtype)
+
+
+@contextmanager
+def hypernetwork(
+    pipe: Any, nets: Hypernetwork, strength: float = 1.0, *, projections: Sequence[str] = tuple(PROJECTIONS),
+    kinds: Sequence[str] = PLACES["both"], watch: Callable[[Target, Tensor, Tensor], None] | None = None,
+) -> Iterator[list[Target]]:
+    """Correct keys and values inside the block, the query never: k = W_K (c + m f_k(c)), v = W_V (c + m f_v(c)).
+
+    Hooks stand before the projections themselves, so no attention processor is replaced. `projections` and `kinds`
+    leave parts out. Blocks nest: the inner one corrects what the outer one gives. `watch(target, before, after)` sees
+    every context, (batch, tokens, d). Gives the corrected projections.
+    """
+    chosen = targets(pipe.unet, nets.config, projections, kinds)
+
+    def hook_of(target: Target) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
+        correction = nets[target.pair][target.projection]
+
+        def hook(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+            context = corrected_context(inputs[0], correction, strength)
+            if watch is not None:
+                watch(target, inputs[0], context)
+            return (context,)
+
+        return hook
+
+    with ExitStack() as stack:
+        for target in chosen:
+            handle = pipe.unet.get_submodule(target.module).register_forward_pre_hook(hook_of(target))
+            stack.callback(handle.remove)
+        yield chosen
+
+
+@dataclass
+class Learned:
+    """A trained hypernetwork, and what the training left behind; `snapshots` hold its weights at earlier steps."""
+
+    nets: Hypernetwork
+    history: History
+    snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+
+    def at(self, step: int) -> Hypernetwork:
+        """As it was after `step` steps; KeyError names the steps that were kept."""
+        if step not in self.snapshots:
+            raise KeyError(f"no weights of step {step}, only of {', '.join(map(str, self.snapshots))}")
+        nets = copy.deepcopy(self.nets)
+        nets.load_state_dict(self.snapshots[step])
+        return nets
+
+
+def draw_batches(pipe: Any, photos: LatentDistribution, config: HypernetworkConfig) -> Draw:
+    """Batches of noised photos; each sample has noise and a timestep of its own."""
+
+    def draw(generator: torch.Generator) -> Batch:
+        index = torch.randint(len(photos), (config.train_batch_size,), generator=generator)
+        return noised(pipe, photos, index, generator)
+
+    return draw
+
+
+def denoising_loss(pipe: Any, config: HypernetworkConfig) -> Loss:
+    """The model's own loss, nothing added: mean squared error of the predicted noise for "a sks cat"."""
+    prompt_embeds = encode_prompts(pipe, [config.subject])  # (1, tokens, width)
+
+    def loss(batch: Batch) -> Tensor:
+        embeds = prompt_embeds.expand(len(batch["latents"]), -1, -1)  # (B, tokens, width)
+        return denoising_errors(pipe, batch["latents"], embeds, batch["noise"], batch["timesteps"]).mean()
+
+    return loss
+
+
+def train(
+    pipe: Any, photos: Sequence[Image.Image], config: HypernetworkConfig, *, keep: Sequence[int] = (),
+    label: str = "hypernetwork", **options: Any,
+) -> Learned:
+    """Train a new hypernetwork on `photos`; every weight of `pipe` is frozen. The strength is 1 throughout.
+
+    `keep` names steps whose weights are kept as well; 0 is the initialisation. AdamW with torch's defaults and no
+    clipping of gradients, as in the web UI.
+    """
+    nets = Hypernetwork.of(pipe.unet, config)
+    snapshots: dict[int, dict[str, Tensor]] = {}
+
+    def after_step(step: int) -> None:
+        if step in keep:
+            snapshots[step] = {name: weight.detach().clone() for name, weight in nets.state_dict().items()}
+
+    after_step(0)
+    settings = TrainingConfig(
+        steps=config.max_train_steps, learning_rate=config.learning_rate, max_grad_norm=0.0, seed=config.seed
+    )
+    batches = draw_batches(pipe, encode_images(pipe, photos), config)
+    nets.train()  # for dropout
+    with hypernetwork(pipe, nets):
+        history = fit(
+            dict(nets.named_parameters()), batches, denoising_loss(pipe, config), settings,
+            after_step=after_step, label=label, **options,
+        )
+    nets.eval()
+    return Learned(nets, history, snapshots)
+
+
+def _numbers(name: str, text: str, kind: type) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise ValueError(f"{name} are numbers with commas between, not {text!r}") from error
