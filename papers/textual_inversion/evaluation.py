@@ -1,0 +1,208 @@
+"""What this paper looks at beside the common views: the loss on the pictures, the word among words, a style."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from papers.textual_inversion.method import Word, new_word
+from studylib import figures, metrics
+from studylib.attention import record_attention
+from studylib.denoising import LatentDistribution, denoising_errors, encode_prompts
+from studylib.subject_views import CONTEXTS, Measured, Views, difference, draw_pictures, means
+from studylib.world import Scene, draw
+
+PAPER: dict[str, dict[str, float]] = {  # on Stable Diffusion, DreamBooth's table 1 [verified in two transcriptions]
+    "Textual Inversion": {"DINO": 0.569, "CLIP-I": 0.780, "CLIP-T": 0.255},
+}
+SIGNS = {  # of the claims that compare trainings, as the paper has them
+    "loss_falls": -1, "likeness_rises": +1, "related_word_is_faster": -1, "more_vectors_more_alike": +1,
+    "more_vectors_less_editable": -1, "lower_rate_less_alike": -1, "lower_rate_more_editable": +1,
+    "pull_less_alike": -1, "pull_more_editable": +1, "style_is_learned": +1,
+}  # fmt: skip
+STYLE = Scene("cat", "red", "plain", "flat", line_width=0.9, tint=0.0, grain=0.9, shadow=0.2, hatch_angle=30.0)
+PARTS = ("unet", "vae", "text_encoder")
+Thing = tuple[str, str, str]  # noun, colour, place
+SHOWN: tuple[Thing, ...] = (
+    ("cat", "red", "grass"), ("boat", "teal", "plain"), ("house", "yellow", "snow"), ("flower", "purple", "beach"),
+    ("car", "green", "plain"), ("box", "blue", "snow"),
+)  # fmt: skip
+NEW: tuple[Thing, ...] = (
+    ("fish", "orange", "plain"), ("tree", "green", "snow"), ("star", "yellow", "plain"), ("cup", "pink", "beach"),
+    ("heart", "red", "grass"), ("ball", "blue", "plain"),
+)  # fmt: skip
+
+
+def weights_of(pipe: Any) -> dict[str, Tensor]:
+    """A copy of every weight of denoiser, autoencoder and text encoder, by name."""
+    parts = {part: getattr(pipe, part).state_dict() for part in PARTS}
+    return {f"{part}.{name}": value.clone() for part, weights in parts.items() for name, value in weights.items()}
+
+
+def changed_weights(pipe: Any, before: Mapping[str, Tensor]) -> list[str]:
+    """Names of the weights that differ in a single bit from those `before`, or are not there on one side."""
+    now = weights_of(pipe)
+    both = now.keys() & before.keys()
+    return sorted({name for name in both if not torch.equal(now[name], before[name])} | (now.keys() ^ before.keys()))
+
+
+def pixel_gap(pictures: Sequence[Image.Image], others: Sequence[Image.Image]) -> int:
+    """Largest difference of two sets of pictures, in steps of a colour, 0 to 255."""
+    pairs = zip(pictures, others, strict=True)
+    return max(int(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).max()) for a, b in pairs)
+
+
+def word_views(
+    pipe: Any, token: str, vectors: Tensor, of_class: Sequence[Image.Image], seed: int, **sampling: Any
+) -> Views:
+    """The views of a word with these vectors, as `draw_views` draws them.
+
+    `of_class` are the untouched model's: a prompt without the word draws the same pictures whatever was learned.
+    """
+    subject, count = f"a {token}", len(of_class)
+    prompts = [*[subject] * count, *(context.prompt(subject) for context in CONTEXTS)]
+    seeds = [10_000 * seed + i for i in (*range(count), *range(len(CONTEXTS)))]
+    with new_word(pipe, token, vectors.to(pipe.unet.device)):
+        images = draw_pictures(pipe, prompts, seeds, label="views", **sampling)
+    return Views(list(of_class), images[:count], images[count:])
+
+
+@torch.no_grad()
+def photo_errors(
+    pipe: Any, photos: LatentDistribution, token: str, vectors: Tensor, seed: int = 0, levels: int = 8
+) -> Tensor:
+    """The training loss of each photo under "a <token>", (N,): noise and timesteps are fixed by `seed`."""
+    steps = (torch.arange(levels) + 0.5) / levels * pipe.scheduler.config.num_train_timesteps  # (levels,)
+    timesteps = steps.long().repeat(len(photos)).to(pipe.unet.device)  # (N * levels,)
+    clean = photos.mean.repeat_interleave(levels, dim=0)  # (N * levels, C, h, w)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)).to(clean)
+    with new_word(pipe, token, vectors.to(pipe.unet.device)):
+        embeds = encode_prompts(pipe, [f"a {token}"]).expand(len(clean), -1, -1)  # (N * levels, tokens, width)
+    return denoising_errors(pipe, clean, embeds, noise, timesteps).unflatten(0, (-1, levels)).mean(dim=1)  # (N,)
+
+
+def error_curve(pipe: Any, photos: LatentDistribution, word: Word, steps: Sequence[int]) -> Tensor:
+    """`photo_errors` after these steps, (steps, N)."""
+    return torch.stack([photo_errors(pipe, photos, word.token, word.trace[step]) for step in steps])
+
+
+def nearest_words(pipe: Any, vector: Tensor, count: int = 3) -> dict[str, float]:
+    """The tokens whose vectors have the largest cosine with `vector` (D,), and that cosine; "ca-" begins a word."""
+    table = pipe.text_encoder.get_input_embeddings().weight.detach().float()  # (V, D)
+    cosines = F.normalize(table, dim=1) @ F.normalize(vector.to(table), dim=0)  # (V,)
+    cosines[pipe.tokenizer.all_special_ids] = -1.0
+    best = cosines.topk(count).indices.tolist()
+    tokens = pipe.tokenizer.convert_ids_to_tokens(best)
+    names = [token.removesuffix("</w>") if token.endswith("</w>") else f"{token}-" for token in tokens]
+    return dict(zip(names, cosines[best].tolist(), strict=True))
+
+
+def describe_trace(pipe: Any, word: Word, steps: Sequence[int]) -> str:
+    """A line for each of these steps: norm of the first vector, and the real words nearest to it."""
+    lines = []
+    for step in steps:
+        vector = word.trace[step][0]
+        words = ", ".join(f"{name} {cosine:.2f}" for name, cosine in nearest_words(pipe, vector).items())
+        lines.append(f"step {step:4d}  norm {vector.norm():.2f}  nearest: {words}")
+    return "\n".join(lines)
+
+
+def reshaped(word: Word, step: int, strength: float = 1.0, norm: float = 1.0) -> Tensor:
+    """The vectors (N, D) after `step`, `strength` of the way from the initial word's, their norms times `norm`."""
+    return norm * torch.lerp(word.initial, word.trace[step], strength)
+
+
+def word_maps(pipe: Any, prompt: str, seed: int, **sampling: Any) -> tuple[Image.Image, dict[str, Tensor]]:
+    """Draw a prompt, and where the cross-attention at the finest layers looks for each of its tokens: maps (h, w)."""
+    converted = pipe.maybe_convert_prompt(prompt, pipe.tokenizer)
+    tokens = pipe.tokenizer.convert_ids_to_tokens(pipe.tokenizer(converted, truncation=True).input_ids)
+    with record_attention(pipe.unet, where=lambda site: site.kind == "cross") as seen:
+        image = draw_pictures(pipe, [prompt], [seed], **sampling)[0]
+    side = pipe.unet.config.sample_size
+    weights = seen.mean(tokens=side**2)[-1]  # (h * w, tokens): the last row of a batch is the prompt's own
+    maps = weights.unflatten(0, (side, side))  # (h, w, tokens)
+    return image, {f"{i} {token.removesuffix('</w>')}": maps[..., i] for i, token in enumerate(tokens) if 0 < i < 7}
+
+
+def trade_off(lines: Mapping[str, Mapping[str, Measured]], editability: str) -> Figure:
+    """The paper's plane: likeness of plain pictures over `editability`, a line per training, a point per snapshot."""
+    figure = Figure(figsize=(5.6, 3.3), layout="constrained", dpi=figures.DPI)
+    ax = figure.subplots()
+    for name, snapshots in lines.items():
+        found = [means(measured) for measured in snapshots.values()]
+        x, y = [row[editability] for row in found], [row["plain"] for row in found]
+        ax.plot(x, y, "o-", color=figures.colour_of(name), label=name, markersize=5)
+        for step, at in zip(snapshots, zip(x, y, strict=True), strict=True):
+            ax.annotate(step, at, (4, 5), textcoords="offset points", fontsize=figures.FONT - 1.5, color=figures.INK)
+    words = {"judged": "share of what the contexts ask for, judged", "CLIP-T": "CLIP cosine of contexts and prompts"}
+    ax.set(xlabel=f"editability: {words[editability]}", ylabel="likeness: DINO of plain pictures")
+    ax.margins(0.12)
+    ax.grid(color="#EDEDED", lw=0.7)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def style_pictures(style: str, things: Sequence[Thing], size: int) -> list[Image.Image]:
+    """Pictures of things that share a style and its nuance, `size` pixels square."""
+    scenes = [replace(STYLE, style=style, noun=noun, colour=colour, place=place) for noun, colour, place in things]
+    return [draw(scene, seed=i).resize((size, size)) for i, scene in enumerate(scenes)]
+
+
+def draw_in_style(pipe: Any, style: str, seed: int, **sampling: Any) -> list[Image.Image]:
+    """Each of `NEW` "in ... style", from noise of its own."""
+    prompts = [f"a {colour} {noun} in {style} style" for noun, colour, _ in NEW]
+    return draw_pictures(pipe, prompts, [10_000 * seed + i for i in range(len(NEW))], **sampling)
+
+
+def style_likeness(images: Sequence[Image.Image], true: Sequence[Image.Image], dino: Any = None) -> dict[str, float]:
+    """DINO cosine of each picture with the true one of its thing in that style, by noun."""
+    found = (metrics.image_features(images, dino) * metrics.image_features(true, dino)).sum(dim=1)  # (N,)
+    return dict(zip((noun for noun, _, _ in NEW), found.tolist(), strict=True))
+
+
+def training_effects(
+    untouched: Measured, one: Measured, several: Measured, variants: Mapping[str, Measured], errors: Tensor,
+    starts: Mapping[str, Tensor], styled: Mapping[str, Mapping[str, float]],
+) -> dict[str, dict[str, float]]:
+    """Method minus baseline for every claim in `SIGNS`, picture by picture, from one seed's trainings.
+
+    `errors` (steps, N) is the trace of `photo_errors`; `starts` the same of short trainings, the initial word's first
+    and one "from random"; `styled` the likeness of pictures in style, with the initial word first, then the learned.
+    """
+    related, random = next(iter(starts.values())), starts["from random"]  # (steps, N)
+    before, after = list(styled.values())[:2]
+    return {
+        "loss_falls": _by_number(errors[-1] - errors[0]),
+        "likeness_rises": difference(one, untouched, "plain"),
+        "related_word_is_faster": _by_number(related.mean(dim=0) - random.mean(dim=0)),
+        "more_vectors_more_alike": difference(several, one, "plain"),
+        "more_vectors_less_editable": difference(several, one, "CLIP-T"),
+        "lower_rate_less_alike": difference(variants["low"], one, "plain"),
+        "lower_rate_more_editable": difference(variants["low"], one, "CLIP-T"),
+        "pull_less_alike": difference(variants["pulled"], one, "plain"),
+        "pull_more_editable": difference(variants["pulled"], one, "CLIP-T"),
+        "style_is_learned": {noun: after[noun] - before[noun] for noun in after},
+    }
+
+
+def _by_number(values: Tensor) -> dict[str, float]:
+    return {f"photo {i}": value for i, value in enumerate(values.tolist())}
+
+
+def sd15_counts(num_vectors: int = 1) -> list[int]:
+    """Numbers that are learned, in the token table, and in the whole text encoder of SD 1.5, built without memory."""
+    config = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+    with torch.device("meta"):
+        encoder = CLIPTextModel(config)
+    table = encoder.get_input_embeddings().weight  # (V, D)
+    learned = table[:1].repeat(num_vectors, 1)  # (N, D)
+    return [learned.numel(), table.numel(), encoder.num_parameters()]
