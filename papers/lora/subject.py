@@ -1,0 +1,132 @@
+"""How a LoRA learns one subject: the data and the loss of DreamBooth (Ruiz et al., CVPR 2023), with thin factors alone.
+
+Pictures of the subject are captioned "a [identifier] [class noun]"; beside them the model sees its own of the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from papers.lora.factors import Lora
+from papers.lora.method import LoRAConfig, injected, new_layers
+from studylib.denoising import (
+    LatentDistribution,
+    denoising_errors,
+    embed_prompts,
+    encode_images,
+    encode_prompts,
+    noised,
+)
+from studylib.training import Batch, Draw, History, Loss, TrainingConfig, fit
+
+Pictures = Sequence[Image.Image] | LatentDistribution
+
+
+@dataclass
+class Trained:
+    """A trained LoRA and what its training left behind; `snapshots` hold those of earlier steps."""
+
+    lora: Lora
+    history: History
+    snapshots: dict[int, Lora] = field(default_factory=dict)
+
+
+def draw_batches(
+    pipe: Any, photos: LatentDistribution, prior: LatentDistribution | None, config: LoRAConfig
+) -> Draw:
+    """Batches as DreamBooth's: pictures of the subject and of the class, each with noise and a timestep of its own.
+
+    `instance_captions` tell which photo a row shows, and so its caption; the class has the last one.
+    """
+
+    def draw(generator: torch.Generator) -> Batch:
+        batch: dict[str, Tensor] = {}
+        for half, latents in (("instance", photos), ("class", prior)):
+            if latents is None:
+                continue
+            index = torch.randint(len(latents), (config.train_batch_size,), generator=generator)
+            captions = index if half == "instance" else torch.full_like(index, len(photos))
+            parts = noised(pipe, latents, index, generator) | {"captions": captions}
+            batch |= {f"{half}_{part}": rows for part, rows in parts.items()}
+        return batch
+
+    return draw
+
+
+def subject_loss(pipe: Any, captions: Sequence[str], config: LoRAConfig) -> Loss:
+    """Error on the subject plus lambda times error on the class (DreamBooth's equation 2), in one forward pass.
+
+    `captions`: one a photo, and that of the class last.
+    """
+    frozen = None if config.train_text_encoder else encode_prompts(pipe, captions)  # (P + 1, tokens, width)
+
+    def loss(batch: Batch) -> Mapping[str, Tensor]:
+        halves = [half for half in ("instance", "class") if f"{half}_latents" in batch]
+        latents, noise, timesteps, shown = (
+            torch.cat([batch[f"{half}_{part}"] for half in halves])
+            for part in ("latents", "noise", "timesteps", "captions")
+        )
+        if frozen is None:
+            words, rows = _distinct([captions[i] for i in shown.tolist()])
+            prompt_embeds = embed_prompts(pipe, words)[rows]  # (B or 2B, tokens, width)
+        else:
+            prompt_embeds = frozen[shown]
+        errors = denoising_errors(pipe, latents, prompt_embeds, noise, timesteps)  # (B or 2B,)
+        own, *prior = [part.mean() for part in errors.chunk(len(halves))]
+        value = own + config.prior_loss_weight * prior[0] if prior else own
+        return {"loss": value, "instance": own} | ({"class": prior[0]} if prior else {})
+
+    return loss
+
+
+def train(
+    pipe: Any, photos: Pictures, class_pictures: Pictures, config: LoRAConfig,
+    *, captions: Sequence[str] | None = None, keep: Sequence[int] = (), label: str = "LoRA", **options: Any,
+) -> Trained:
+    """Train a LoRA on `photos` and leave `pipe` as it was; `keep` names steps whose factors are kept as well.
+
+    `captions`: one a photo, where they are not all the subject's name. Pictures that several trainings share may be
+    encoded before, by `encode_images`. `options` go to `fit`.
+    """
+    captions = [config.subject] * len(photos) if captions is None else list(captions)
+    if len(captions) != len(photos):
+        raise ValueError(f"{len(captions)} captions for {len(photos)} photos; give one for each")
+    latents = _encoded(pipe, photos)
+    prior = _encoded(pipe, class_pictures) if config.with_prior_preservation else None
+    layers, snapshots = new_layers(pipe, config), {}
+    weights = {f"{name}.{side}": getattr(layer, side) for name, layer in layers.items() for side in "AB"}
+
+    def factors() -> Lora:
+        pairs = {name: (layer.A.detach().clone(), layer.B.detach().clone()) for name, layer in layers.items()}
+        return Lora(pairs, config.scale)
+
+    def after_step(step: int) -> None:
+        if step in keep:
+            snapshots[step] = factors()
+
+    settings = TrainingConfig(
+        steps=config.max_train_steps, learning_rate=config.learning_rate, epsilon=config.adam_epsilon, seed=config.seed
+    )
+    with injected(pipe, layers):
+        history = fit(
+            weights, draw_batches(pipe, latents, prior, config),
+            subject_loss(pipe, [*captions, config.class_prompt], config), settings,
+            after_step=after_step, label=label, **options,
+        )
+    return Trained(factors(), history, snapshots)
+
+
+def _encoded(pipe: Any, pictures: Pictures) -> LatentDistribution:
+    return pictures if isinstance(pictures, LatentDistribution) else encode_images(pipe, pictures)
+
+
+def _distinct(words: list[str]) -> tuple[list[str], list[int]]:
+    """Each text once, and where each of the given ones stands among them."""
+    once = list(dict.fromkeys(words))
+    return once, [once.index(word) for word in words]
