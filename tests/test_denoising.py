@@ -11,6 +11,7 @@ from studylib.denoising import (
     encode_images,
     encode_prompts,
     min_snr_weights,
+    noised,
 )
 
 
@@ -85,3 +86,15 @@ def test_min_snr_weights_follow_the_formula(pipe):
     weights = min_snr_weights(pipe, timesteps, 5.0)
     assert torch.allclose(weights, torch.minimum(snr, torch.tensor(5.0)) / snr)
     assert weights[2] == 1 and weights[0] < 0.1
+
+
+def test_each_picture_of_a_batch_has_noise_and_a_timestep_of_its_own(pipe, pictures):
+    """The same picture twice in a batch must not be noised alike; the same seed must give the same batch."""
+    cached = encode_images(pipe, pictures)
+    index = torch.zeros(6, dtype=torch.long)
+    one, two = (noised(pipe, cached, index, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert {name: tuple(rows.shape) for name, rows in one.items()} == {
+        "latents": (6, 4, 8, 8), "noise": (6, 4, 8, 8), "timesteps": (6,)
+    }  # fmt: skip
+    assert all(torch.equal(rows, two[name]) for name, rows in one.items())
+    assert len(one["noise"].flatten(1).unique(dim=0)) == 6 and len(one["timesteps"].unique()) > 1

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from studylib.photos import read_photos
+from studylib.photos import read_photos, subject_photos
 from studylib.workspace import StudyError
 
 
@@ -47,3 +47,18 @@ def test_too_few_and_broken_photos_are_named(tmp_path):
     (tmp_path / "torn.jpg").write_bytes((tmp_path / "good.png").read_bytes()[:60])
     with pytest.raises(StudyError, match="torn.jpg cannot be read"):
         read_photos(tmp_path, size=8)
+
+
+def test_a_subject_comes_from_the_tiny_world_or_from_a_folder(tmp_path):
+    """One parameter decides; a subject that the tiny world does not have is refused with the ones it has."""
+    drawn = subject_photos("", "boat", 3, 32)
+    assert len(drawn) == 3 and drawn[0].size == (32, 32) and drawn[0].tobytes() != drawn[1].tobytes()
+    for i in range(3):
+        photo(tmp_path / f"{i}.jpg")
+    own = subject_photos(str(tmp_path), "boat", 3, 32)
+    assert own[0].getpixel((4, 16))[0] > 200 and own[0].tobytes() != drawn[0].tobytes()
+    with pytest.raises(StudyError, match="no subject 'dog'; it has: cat, boat"):
+        subject_photos("", "dog", 3, 32)
+    (tmp_path / "0.jpg").unlink()
+    with pytest.raises(StudyError, match="sought at least 3"):
+        subject_photos(str(tmp_path), "boat", 3, 32)
