@@ -20,6 +20,7 @@ from studylib.workspace import StudyError, notebook_path, paper_folder, write_at
 
 Effects = dict[str, dict[int, dict[str, float]]]  # claim -> seed -> prompt -> method minus baseline
 SEEDS = list(range(MIN_TRAINING_SEEDS))
+WIDEST = 640  # pixels of a kept figure in a notebook
 PICTURES = "full_"  # begins the names of the figures that `study render --full` keeps, those of its first seed
 
 
@@ -63,8 +64,10 @@ def stored_picture(slug: str, name: str) -> Any:
     from PIL import Image
 
     encoded = io.BytesIO()
-    with Image.open(path) as picture:
-        picture.convert("RGB").save(encoded, "JPEG", quality=60, optimize=True, progressive=True)
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+        picture.thumbnail((WIDEST, 4 * WIDEST))
+        picture.save(encoded, "JPEG", quality=50, optimize=True, progressive=True)
     return display.Image(data=encoded.getvalue(), format="jpeg")
 
 
