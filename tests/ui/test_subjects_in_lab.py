@@ -17,6 +17,14 @@ QUICK = f"\nnum_inference_steps, max_train_steps = {STEPS}, {TRAINING}"
 CONTENT = "async (image) => Array.from(new Uint8Array(await (await fetch(image.src)).arrayBuffer())).join()"
 
 
+def eventually(condition, seconds=5.0):
+    """Whether `condition()` comes true; a picture's bytes may arrive after the text that announces them."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
 @pytest.mark.parametrize(("slug", "label"), [
     ("dreambooth", "prior preservation"), ("textual_inversion", "word"), ("lora", "text encoder"),
     ("hypernetworks", "self attention"),
@@ -43,11 +51,11 @@ def test_a_control_shows_what_was_just_trained(slug, label, tmp_path, lab, page,
         control.click()
     expect(panel).not_to_have_text(re.compile(re.escape(first)), timeout=30_000)
     expect(panel).to_have_text(re.compile(" · "), timeout=30_000)
+    assert eventually(lambda: picture.evaluate(CONTENT) != before)
     print(f"{slug}, {STEPS} steps: {time.monotonic() - start:.2f} s from the click to the new picture")
-    assert picture.evaluate(CONTENT) != before
     if control.evaluate("control => control.tagName") == "SELECT":
         control.select_option(index=0)
     else:
         control.click()
     expect(panel).to_have_text(re.compile(re.escape(first) + " · "), timeout=30_000)
-    assert picture.evaluate(CONTENT) == before
+    assert eventually(lambda: picture.evaluate(CONTENT) == before)
