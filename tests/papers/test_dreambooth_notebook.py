@@ -25,16 +25,6 @@ SAMPLING = {"num_inference_steps": 2, "guidance_scale": 1.0}
 
 
 @pytest.fixture(scope="module")
-def runs_of_this_module(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture
-def own_runs(runs_of_this_module, monkeypatch):
-    monkeypatch.setenv("STUDY_RUNS", str(runs_of_this_module))
-
-
-@pytest.fixture(scope="module")
 def lesson():
     """A lesson on a random pipeline of the real class."""
     pipe = sd()

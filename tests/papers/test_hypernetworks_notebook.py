@@ -20,17 +20,6 @@ def folder(tmp_path_factory):
     return str(path)
 
 
-@pytest.fixture(scope="module")
-def runs_of_this_module(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture
-def own_runs(runs_of_this_module, monkeypatch):
-    """Runs of these tests go to a folder of their own."""
-    monkeypatch.setenv("STUDY_RUNS", str(runs_of_this_module))
-
-
 def exact_verdicts(record) -> set[str]:
     claims = {claim.id: claim for claim in load_card("hypernetworks").claims}
     assert set(record["claims"]) == set(claims)

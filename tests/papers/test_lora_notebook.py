@@ -15,17 +15,6 @@ QUICK = {"num_inference_steps": 2, "max_train_steps": 2, "num_class_images": 2, 
 
 
 @pytest.fixture(scope="module")
-def runs_of_this_module(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture
-def own_runs(runs_of_this_module, monkeypatch):
-    """Runs of these tests go to a folder of their own."""
-    monkeypatch.setenv("STUDY_RUNS", str(runs_of_this_module))
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A random pipeline of the real one's class, with other widths, saved as a reader's own model would be."""
     folder = tmp_path_factory.mktemp("model") / "sd"

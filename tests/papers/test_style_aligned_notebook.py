@@ -24,17 +24,6 @@ def pipe():
     return load("tiny", device="cpu")
 
 
-@pytest.fixture(scope="module")
-def runs_of_this_module(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture
-def own_runs(runs_of_this_module, monkeypatch):
-    """Runs of these tests go to a folder of their own, where one test finds what another has run."""
-    monkeypatch.setenv("STUDY_RUNS", str(runs_of_this_module))
-
-
 @pytest.mark.parametrize("preset", [None, "no_sharing", "full_sharing", "reference_image"])
 def test_notebook_runs_with_presets(preset, own_runs):
     """Every kind of preset must reach the end: a knob that breaks a later cell makes sweeps useless."""

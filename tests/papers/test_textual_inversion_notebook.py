@@ -23,17 +23,6 @@ LETTERS = {  # a byte-level tokenizer knows single letters only
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def runs_of_this_module(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture
-def own_runs(runs_of_this_module, monkeypatch):
-    """Runs of these tests go to a folder of their own, where one test finds what another has run."""
-    monkeypatch.setenv("STUDY_RUNS", str(runs_of_this_module))
-
-
 def exact_verdicts(record) -> set[str]:
     kinds = {claim.id: claim.kind for claim in load_card("textual_inversion").claims}
     return {found["verdict"] for id, found in record["claims"].items() if kinds[id] == "exact"}
