@@ -125,6 +125,18 @@ def test_out_of_memory_is_named(workspace, monkeypatch):
         runs.run("mini")
 
 
+def ended(pid, seconds=10.0):
+    """Whether a process ends by itself; one that was killed exists until the system has collected it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_ends_cleanly_and_goes_on_later(workspace, number):
     """Ctrl-C in mid-sweep: finished points stay, running ones leave nothing, no process is left behind."""
@@ -140,9 +152,7 @@ def test_an_interrupted_sweep_ends_cleanly_and_goes_on_later(workspace, number):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "1 of 4 points done, 0 failed" in out, err
     assert "interrupted" in err and "Traceback" not in err
-    for mark in marks:
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(mark.read_text()), 0)
+    assert all(ended(int(mark.read_text())) for mark in marks)
     assert not list((workspace / "runs" / "mini").glob(".*.part"))
     (workspace / "notebooks" / "go").touch()
     assert {p.state for p in sweeps.run_sweep(plan("steps=1..4"), jobs=2).points} == {"done"}
