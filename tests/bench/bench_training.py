@@ -79,7 +79,7 @@ def script_loop(pipe: Any, photos: Pictures, class_pictures: Pictures, *, cached
                 break
     seconds = time.perf_counter() - start
     if lora:
-        pipe.unet.delete_adapters("default")
+        pipe.unet.unload_lora()  # peft's layers would stay under a mere deletion
     pipe.unet.requires_grad_(False).eval()
     return seconds
 
