@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -81,11 +82,11 @@ def close_lesson(
     order = [entry.slug for entry in course() if entry.slug in rows]
     titles = ["plain", *(views.contexts[i].words.replace("{}", "…") for i in SHOWN)]
     return Closing(
-        Table({name: rows[name] for name in order}),
-        figures.comparison({name.replace("_", " "): strips[name] for name in order}, titles, reference=None),
-        {PREFIX + name: value for name, value in row.items()},
-        {PICTURE: figures.sheet(strip, gap=0)},
-        tuple(omitted),
+        table=Table({name: rows[name] for name in order}),
+        grid=figures.comparison({name.replace("_", " "): strips[name] for name in order}, titles, reference=None),
+        metrics={PREFIX + name: value for name, value in row.items()},
+        figures={PICTURE: figures.sheet(strip, gap=0)},
+        omitted=tuple(omitted),
     )
 
 
@@ -106,5 +107,5 @@ def _cut(slug: str, count: int) -> Sequence[Image.Image]:
         return [strip.crop((i * side, 0, (i + 1) * side, strip.height)).convert("RGB") for i in range(count)]
 
 
-def _path(slug: str) -> Any:
+def _path(slug: str) -> Path:
     return find_root() / "papers" / slug / "figures" / f"{PICTURE}.webp"

@@ -24,6 +24,7 @@ from studylib.world.scene import NOUNS
 from studylib.world.subjects import CONTEXTS, Context
 
 Measured = dict[str, dict[str, float]]  # measure -> picture -> value
+TINY = Encoders()  # the tiny world's own
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def spread(images: Sequence[Image.Image], dino: Any = None) -> Tensor:
 
 
 def measure_views(
-    views: Views, photos: Sequence[Image.Image], class_prompt: str, encoders: Encoders = Encoders()  # noqa: B008
+    views: Views, photos: Sequence[Image.Image], class_prompt: str, encoders: Encoders = TINY
 ) -> Measured:
     """Every measure, picture by picture; contexts are named by their words, others by their number.
 

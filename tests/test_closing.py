@@ -28,9 +28,6 @@ def workspace(tmp_path, monkeypatch):
     (folder / "figures").mkdir(parents=True)
     card = (root / "papers" / "mini" / "card.toml").read_text()
     (folder / "card.toml").write_text(card.replace('slug = "mini"', 'slug = "other"'))
-    for file in ("method.py",):
-        if (root / "papers" / "mini" / file).exists():
-            (folder / file).write_text((root / "papers" / "mini" / file).read_text())
     write_results(root, LESSON)
     strip = Image.new("RGB", (8 * 6, 8), (200, 200, 200))
     strip.save(folder / "figures" / "lesson.webp", lossless=True)
