@@ -92,6 +92,27 @@ def denoising_errors(
     return (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))  # (N,)
 
 
+def at_fixed_levels(pipe: Any, clean: Tensor, seed: int, levels: int) -> dict[str, Tensor]:
+    """Each of the latents (N, C, h, w) at `levels` timesteps spread over the schedule: latents, noise and timesteps of
+    N * levels rows, for measures without the luck of a draw. Random state: a CPU generator of `seed`."""
+    steps = ((torch.arange(levels) + 0.5) / levels * pipe.scheduler.config.num_train_timesteps).long()  # (levels,)
+    clean = clean.repeat_interleave(levels, dim=0)  # (N * levels, C, h, w)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)).to(clean)
+    timesteps = steps.repeat(len(clean) // levels).to(pipe.unet.device)  # (N * levels,)
+    return {"latents": clean, "noise": noise, "timesteps": timesteps}
+
+
+@torch.no_grad()
+def fixed_errors(pipe: Any, latents: LatentDistribution, prompt: str, seed: int = 0, levels: int = 8) -> Tensor:
+    """The training loss of each picture under `prompt`, (N,), with noise and timesteps fixed by `seed`."""
+    asked = at_fixed_levels(pipe, latents.mean, seed, levels)
+    embeds = encode_prompts(pipe, [prompt]).expand(len(asked["latents"]), -1, -1)  # (N * levels, tokens, width)
+    rows = (asked["latents"], embeds, asked["noise"], asked["timesteps"])
+    parts = zip(*(tensor.split(32) for tensor in rows), strict=True)
+    errors = torch.cat([denoising_errors(pipe, *part) for part in parts])  # (N * levels,)
+    return errors.unflatten(0, (-1, levels)).mean(dim=1)  # (N,)
+
+
 def min_snr_weights(pipe: Any, timesteps: Tensor, gamma: float) -> Tensor:
     """Min-SNR-gamma weight of each timestep, (N,) (Hang et al. 2023): min(SNR, gamma) / SNR, for v / (SNR + 1)."""
     alphas = pipe.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from studylib import metrics
-from studylib.denoising import LatentDistribution, encode_prompts
+from studylib.denoising import LatentDistribution, at_fixed_levels, encode_prompts
 from studylib.encoders import Encoders, text_image_features
 from studylib.tables import Table
 from studylib.world.scene import NOUNS
@@ -150,20 +150,17 @@ def prediction_drift(
 
     Drift without sampling: noise and timesteps are fixed by `seed`, eight spread over the schedule a picture.
     """
-    count, levels = len(class_latents), 8
-    generator = torch.Generator().manual_seed(seed)
-    steps = (torch.arange(levels) + 0.5) / levels * pipe.scheduler.config.num_train_timesteps  # (levels,)
-    timesteps = steps.long().repeat(count).to(pipe.unet.device)  # (N * levels,)
-    clean = class_latents.mean.repeat_interleave(levels, dim=0)  # (N * levels, C, h, w)
-    noise = torch.randn(clean.shape, generator=generator).to(clean)
-    noised = pipe.scheduler.add_noise(clean, noise, timesteps)
+    levels = 8
+    asked = at_fixed_levels(pipe, class_latents.mean, seed, levels)
+    timesteps = asked["timesteps"]
+    latents = pipe.scheduler.add_noise(asked["latents"], asked["noise"], timesteps)  # (N * levels, C, h, w)
 
     def predict() -> Tensor:
-        embeds = encode_prompts(pipe, [class_prompt]).expand(len(noised), -1, -1)  # (N * levels, tokens, width)
-        parts = zip(noised.split(32), timesteps.split(32), embeds.split(32), strict=True)
+        embeds = encode_prompts(pipe, [class_prompt]).expand(len(latents), -1, -1)  # (N * levels, tokens, width)
+        parts = zip(latents.split(32), timesteps.split(32), embeds.split(32), strict=True)
         return torch.cat([pipe.unet(x, t, encoder_hidden_states=e).sample for x, t, e in parts])
 
     before = predict()
     with learned:
         after = predict()
-    return (after - before).square().mean(dim=(1, 2, 3)).unflatten(0, (count, levels)).mean(dim=1)  # (N,)
+    return (after - before).square().mean(dim=(1, 2, 3)).unflatten(0, (-1, levels)).mean(dim=1)  # (N,)

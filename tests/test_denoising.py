@@ -6,10 +6,12 @@ from PIL import Image
 from tiny_pipelines import sd, sdxl
 
 from studylib.denoising import (
+    at_fixed_levels,
     denoising_errors,
     draw_timesteps,
     encode_images,
     encode_prompts,
+    fixed_errors,
     min_snr_weights,
     noised,
 )
@@ -98,3 +100,16 @@ def test_each_picture_of_a_batch_has_noise_and_a_timestep_of_its_own(pipe, pictu
     }  # fmt: skip
     assert all(torch.equal(rows, two[name]) for name, rows in one.items())
     assert len(one["noise"].flatten(1).unique(dim=0)) == 6 and len(one["timesteps"].unique()) > 1
+
+
+def test_fixed_errors_are_the_loss_without_luck(pipe, pictures):
+    """Repeatable and free of what else is in the batch: a picture measured alone has the value it had beside others."""
+    cached = encode_images(pipe, pictures)
+    one, again = (fixed_errors(pipe, cached, "a cat", levels=4) for _ in range(2))
+    asked = at_fixed_levels(pipe, cached.mean, 0, 4)
+    embeds = encode_prompts(pipe, ["a cat"]).expand(12, -1, -1)
+    with torch.no_grad():
+        plain = denoising_errors(pipe, asked["latents"], embeds, asked["noise"], asked["timesteps"])
+    assert one.shape == (3,) and torch.equal(one, again)
+    assert torch.allclose(one, plain.reshape(3, 4).mean(dim=1), atol=1e-6)
+    assert asked["timesteps"].tolist() == [125, 375, 625, 875] * 3

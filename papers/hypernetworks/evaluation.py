@@ -15,7 +15,7 @@ from papers.hypernetworks.fold import fit_affine, fold, folded
 from papers.hypernetworks.method import Hypernetwork, HypernetworkConfig, Target, hypernetwork, targets
 from studylib.attention import attention_hook
 from studylib.attention_sites import sites
-from studylib.denoising import LatentDistribution, denoising_errors, encode_prompts
+from studylib.denoising import LatentDistribution, at_fixed_levels, encode_prompts, fixed_errors
 
 LEVELS = 4  # of noise, spread over the schedule
 
@@ -34,13 +34,10 @@ def probe(pipe: Any, latents: LatentDistribution, prompts: Sequence[str], seed: 
 
     Random state: noise from a CPU generator of `seed`.
     """
-    count = len(prompts)
-    steps = ((torch.arange(levels) + 0.5) / levels * pipe.scheduler.config.num_train_timesteps).long()  # (levels,)
-    timesteps = steps.repeat(count).to(pipe.unet.device)  # (N,)
-    clean = latents.mean[[i % len(latents) for i in range(count)]].repeat_interleave(levels, dim=0)  # (N, C, h, w)
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)).to(clean)
+    asked = at_fixed_levels(pipe, latents.mean[[i % len(latents) for i in range(len(prompts))]], seed, levels)
+    noised = pipe.scheduler.add_noise(asked["latents"], asked["noise"], asked["timesteps"])  # (N, C, h, w)
     embeds = encode_prompts(pipe, prompts).repeat_interleave(levels, dim=0)  # (N, tokens, width)
-    return Probe(pipe.scheduler.add_noise(clean, noise, timesteps), timesteps, embeds)
+    return Probe(noised, asked["timesteps"], embeds)
 
 
 @torch.no_grad()
@@ -119,21 +116,12 @@ def sizes_at_start(widths: Sequence[int], seed: int = 0, tokens: int = 256, **ch
     return found
 
 
-@torch.no_grad()
 def photo_errors(
-    pipe: Any, photos: LatentDistribution, prompt: str, learned: AbstractContextManager, seed: int = 0, levels: int = 8
+    pipe: Any, photos: LatentDistribution, prompt: str, learned: AbstractContextManager, **how: int
 ) -> dict[str, float]:
-    """The training loss on each photo with noise and timesteps fixed by `seed`, inside `learned`."""
-    steps = ((torch.arange(levels) + 0.5) / levels * pipe.scheduler.config.num_train_timesteps).long()
-    timesteps = steps.repeat(len(photos)).to(pipe.unet.device)  # (N * levels,)
-    clean = photos.mean.repeat_interleave(levels, dim=0)  # (N * levels, C, h, w)
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)).to(clean)
-    embeds = encode_prompts(pipe, [prompt]).expand(len(clean), -1, -1)
-    parts = zip(clean.split(32), embeds.split(32), noise.split(32), timesteps.split(32), strict=True)
+    """`fixed_errors` of the photos inside `learned`, by photo."""
     with learned:
-        errors = torch.cat([denoising_errors(pipe, *part) for part in parts])  # (N * levels,)
-    means = errors.unflatten(0, (len(photos), levels)).mean(dim=1)  # (N,)
-    return {f"photo {i}": value for i, value in enumerate(means.tolist())}
+        return {f"photo {i}": value for i, value in enumerate(fixed_errors(pipe, photos, prompt, **how).tolist())}
 
 
 def mean_error(

@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from papers.textual_inversion.method import Word, new_word
 from studylib import figures, metrics
 from studylib.attention import record_attention
-from studylib.denoising import LatentDistribution, denoising_errors, encode_prompts
+from studylib.denoising import LatentDistribution, fixed_errors
 from studylib.subject_views import CONTEXTS, Measured, Views, difference, draw_pictures, means
 from studylib.world import Scene, draw
 
@@ -76,18 +76,10 @@ def word_views(
     return Views(list(of_class), images[:count], images[count:])
 
 
-@torch.no_grad()
-def photo_errors(
-    pipe: Any, photos: LatentDistribution, token: str, vectors: Tensor, seed: int = 0, levels: int = 8
-) -> Tensor:
-    """The training loss of each photo under "a <token>", (N,): noise and timesteps are fixed by `seed`."""
-    steps = (torch.arange(levels) + 0.5) / levels * pipe.scheduler.config.num_train_timesteps  # (levels,)
-    timesteps = steps.long().repeat(len(photos)).to(pipe.unet.device)  # (N * levels,)
-    clean = photos.mean.repeat_interleave(levels, dim=0)  # (N * levels, C, h, w)
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)).to(clean)
+def photo_errors(pipe: Any, photos: LatentDistribution, token: str, vectors: Tensor, **how: int) -> Tensor:
+    """`fixed_errors` of the photos under "a <token>", (N,), for a word with these vectors."""
     with new_word(pipe, token, vectors.to(pipe.unet.device)):
-        embeds = encode_prompts(pipe, [f"a {token}"]).expand(len(clean), -1, -1)  # (N * levels, tokens, width)
-    return denoising_errors(pipe, clean, embeds, noise, timesteps).unflatten(0, (-1, levels)).mean(dim=1)  # (N,)
+        return fixed_errors(pipe, photos, f"a {token}", **how)
 
 
 def error_curve(pipe: Any, photos: LatentDistribution, word: Word, steps: Sequence[int]) -> Tensor:
