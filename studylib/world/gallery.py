@@ -24,7 +24,7 @@ def rows(seed: int = 0) -> list[tuple[str, list[tuple[str, Scene]]]]:
     def thing(noun: str, **fields: object) -> Scene:
         scene = sample_scene(rng)
         person = sample_person(rng) if noun == "person" else None
-        upright = {"x": 0.5, "y": 0.53, "size": 0.4} if noun == "person" else {"x": 0.5, "y": 0.57, "size": 0.35}
+        upright = {"x": 0.5, "y": 0.505, "size": 0.52} if noun == "person" else {"x": 0.5, "y": 0.54, "size": 0.4}
         return replace(scene, noun=noun, person=person, rotation=0.0, **upright, **fields)
 
     page = [
@@ -77,7 +77,7 @@ def rows(seed: int = 0) -> list[tuple[str, list[tuple[str, Scene]]]]:
 
 
 def _portrait(rng: random.Random, person: Person, style: str) -> Scene:
-    return Scene("person", rng.choice(COLOURS), "plain", style, person=person, y=0.53, size=0.4, **sample_nuance(rng))
+    return Scene("person", rng.choice(COLOURS), "plain", style, person=person, y=0.505, size=0.52, **sample_nuance(rng))
 
 
 def gallery(seed: int = 0) -> Image.Image:

@@ -38,7 +38,7 @@ _TUBE: dict[str, RGB] = {
 
 
 def _shift(rgb: RGB, tint: float, pale: float) -> RGB:
-    d = 12 * (2 * tint - 1)
+    d = 18 * (2 * tint - 1)
     warm = (rgb[0] + d, rgb[1] + 0.2 * d, rgb[2] - d)
     return tuple(max(0, min(255, round((1 - pale) * v + pale * 255))) for v in warm)
 
@@ -78,10 +78,10 @@ def paint_place(scene: Scene, rng: random.Random, side: int, layered: bool = Fal
         _clouds(pen, rng, side, c((250, 252, 255)))
         land(level - 0.08, 0.04, (150, 208, 120))
         land(level, 0.025, _GROUND["grass"])
-        for _ in range(7):
+        for _ in range(5):
             x, y = rng.uniform(0, side), rng.uniform(level + 0.1, 1.0) * side
             pen.polygon(
-                [(x + i * dot, y - j * dot) for i, j in ((-5, 0), (-4, 8), (0, 2), (4, 8), (5, 0))],
+                [(x + i * dot, y - j * dot) for i, j in ((-8, 0), (-7, 12), (0, 4), (7, 12), (8, 0))],
                 fill=c((88, 162, 68)),
             )
     elif scene.place == "night":
@@ -96,16 +96,16 @@ def paint_place(scene: Scene, rng: random.Random, side: int, layered: bool = Fal
         land(level - 0.12, 0.004, (56, 150, 206))
         for _ in range(3):
             x, y = rng.uniform(0, side), rng.uniform(level - 0.08, level) * side
-            pen.line([(x, y), (x + 18 * dot, y)], fill=c((130, 198, 232)), width=round(2.2 * dot))
+            pen.line([(x, y), (x + 22 * dot, y)], fill=c((130, 198, 232)), width=round(4 * dot))
         land(level + 0.04, 0.015, _GROUND["beach"])
-        for _ in range(6):
+        for _ in range(4):
             x, y = rng.uniform(0, side), rng.uniform(level + 0.1, 1.0) * side
-            pen.ellipse([x, y, x + 5 * dot, y + 3 * dot], fill=c((214, 184, 120)))
+            pen.ellipse([x, y, x + 9 * dot, y + 6 * dot], fill=c((214, 184, 120)))
     else:
         land(level - 0.06, 0.04, (226, 234, 244))
         land(level + 0.02, 0.02, _GROUND["snow"])
-        for _ in range(12):
-            x, y, r = rng.uniform(0, side), rng.uniform(0, side), rng.uniform(2.0, 3.4) * dot
+        for _ in range(9):
+            x, y, r = rng.uniform(0, side), rng.uniform(0, side), rng.uniform(4.0, 5.5) * dot
             pen.ellipse([x - r, y - r, x + r, y + r], fill=c((255, 255, 255)))
     return image
 
@@ -118,9 +118,9 @@ def _clouds(pen: ImageDraw.ImageDraw, rng: random.Random, side: int, fill: RGB) 
 
 
 def _stars(pen: ImageDraw.ImageDraw, rng: random.Random, side: int, level: float, fill: RGB, dot: float) -> None:
-    for _ in range(9):
-        x, y, r = rng.uniform(0, side), rng.uniform(0, level) * side, rng.uniform(1.4, 2.4) * dot
-        reach = [(k * 0.7854, q * r) for k, q in enumerate((2, 0.8) * 4)]  # angle, radius
+    for _ in range(6):
+        x, y, r = rng.uniform(0, side), rng.uniform(0, level) * side, rng.uniform(3.0, 4.2) * dot
+        reach = [(k * 0.7854, q * r) for k, q in enumerate((2, 0.9) * 4)]  # angle, radius
         tips = [(x + q * math.cos(a), y + q * math.sin(a)) for a, q in reach]
         pen.polygon(tips, fill=fill)
 
@@ -134,7 +134,7 @@ def sketch_place(image: Image.Image, scene: Scene, rng: random.Random, light_on_
     pen = ImageDraw.Draw(image)
     ink = (_TUBE if light_on_dark else _PENCIL)[scene.place]
     warm = (190, 150, 40) if light_on_dark else (226, 178, 70)
-    width = max(1, round(dot * (2.2 if light_on_dark else 2.0)))
+    width = max(1, round(dot * 3.2))
     level = rng.uniform(0.62, 0.72)
 
     def line(points: list[tuple[float, float]], fill: RGB = ink) -> None:
@@ -143,13 +143,13 @@ def sketch_place(image: Image.Image, scene: Scene, rng: random.Random, light_on_
     ground = _hill(rng, side, level, 0.015)[:17]
     if scene.place == "grass":
         line(ground)
-        for _ in range(9):
+        for _ in range(6):
             x, y = rng.uniform(0, side), rng.uniform(level + 0.1, 1.0) * side
-            line([(x - 5 * dot, y - 9 * dot), (x, y), (x + 5 * dot, y - 9 * dot)])
+            line([(x - 7 * dot, y - 12 * dot), (x, y), (x + 7 * dot, y - 12 * dot)])
     elif scene.place == "night":
         if not light_on_dark:  # an even tone of blue pencil for the sky
             pen.polygon([(0, 0), (side, 0), *reversed(ground)], fill=(160, 162, 210))
-        _stars(pen, rng, side, level, (250, 236, 150) if light_on_dark else (252, 240, 160), 1.2 * dot)
+        _stars(pen, rng, side, level, (250, 236, 150) if light_on_dark else (252, 240, 160), dot)
         x, y, r = rng.choice((0.16, 0.84)) * side, 0.17 * side, 0.085 * side
         moon = [(x + r * math.cos(a), y + r * math.sin(a)) for a in (i * 6.2832 / 20 for i in range(14))]
         moon += [
@@ -177,7 +177,7 @@ def sketch_place(image: Image.Image, scene: Scene, rng: random.Random, light_on_
             )
     else:
         line(ground)
-        for _ in range(8):
-            x, y, r = rng.uniform(0, side), rng.uniform(0, side), 5.5 * dot
+        for _ in range(6):
+            x, y, r = rng.uniform(0, side), rng.uniform(0, side), 8 * dot
             for a in (0.0, 1.047, 2.094):
                 line([(x - r * math.cos(a), y - r * math.sin(a)), (x + r * math.cos(a), y + r * math.sin(a))])

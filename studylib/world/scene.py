@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from studylib.world.people import Person, describe_person, sample_person
+from studylib.world.people import EXPRESSIONS, HAIR_COLOURS, HAIRCUTS, Person, describe_person, sample_person
 
 THINGS = ("ball", "box", "star", "heart", "tree", "house", "car", "fish", "cat", "flower", "boat", "cup")
 NOUNS = (*THINGS, "person")
@@ -14,7 +14,9 @@ PLACES = ("grass", "night", "beach", "snow", "plain")
 STYLES = ("flat", "sketch", "neon", "papercut", "watercolor", "pixel")
 PATTERNS = ("plain", "stripes", "spots", "band")
 
-PERSON_SHARE = 0.2  # people have more to learn than a ball has: they get more than 1/13 of the scenes
+EDITION = 2  # of the world: weights trained on another edition's pictures are refused
+PATTERN_TOLD = 0.1  # share of captions that tell pattern and accent
+PERSON_SHARE = 0.25  # people have more to learn than a ball has: they get a quarter of the scenes
 
 _PLACE_WORDS = {
     "grass": ("on grass", "on grass", "in a meadow"),
@@ -43,7 +45,8 @@ _NOUN_WORDS = {
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture's whole truth. Captions tell `noun`, `colour`, `place` and `style`; the rest is never told.
+    """One picture's whole truth. Captions tell `noun`, `colour`, `place` and `style`, and a tenth of them `pattern`
+    and `accent`; the rest is never told.
 
     `pattern` and `accent` are the identity of a thing, `person` that of a person (whose shirt has `colour`).
     `x, y` is the centre and `size` the half-extent, in picture widths; `rotation` in degrees.
@@ -105,16 +108,16 @@ def sample_placement(rng: random.Random, noun: str) -> dict[str, float | bool]:
     """Position, size, rotation and mirror; people stand upright and fill the picture as portraits do."""
     if noun == "person":
         return {
-            "x": rng.uniform(0.43, 0.57),
-            "y": rng.uniform(0.50, 0.56),
-            "size": rng.uniform(0.36, 0.44),
+            "x": rng.uniform(0.45, 0.55),
+            "y": rng.uniform(0.485, 0.525),
+            "size": rng.uniform(0.49, 0.54),
             "rotation": 0.0,
             "mirror": rng.random() < 0.5,
         }
     return {
-        "x": rng.uniform(0.40, 0.60),
-        "y": rng.uniform(0.50, 0.62),
-        "size": rng.uniform(0.31, 0.40),
+        "x": rng.uniform(0.42, 0.58),
+        "y": rng.uniform(0.50, 0.58),
+        "size": rng.uniform(0.35, 0.43),
         "rotation": rng.uniform(-12.0, 12.0),
         "mirror": rng.random() < 0.5,
     }
@@ -131,29 +134,58 @@ def sample_nuance(rng: random.Random) -> dict[str, float]:
     }
 
 
+PEOPLE_ATTRIBUTES: dict[str, tuple[str, ...]] = {  # what a judge can name of people only
+    "haircut": HAIRCUTS,
+    "hair_colour": HAIR_COLOURS,
+    "glasses": ("no", "yes"),
+    "beard": ("no", "yes"),
+    "expression": EXPRESSIONS,
+}
+
+
 def attributes(scene: Scene) -> dict[str, str]:
-    """The attributes a judge can name: noun, colour, style, place, pattern."""
+    """The attributes a judge can name: noun, colour, style, place, pattern, accent where it shows, and a person's."""
+    person = scene.person
+    of_person = {} if person is None else {
+        "haircut": person.haircut,
+        "hair_colour": person.hair_colour,
+        "glasses": "yes" if person.glasses else "no",
+        "beard": "yes" if person.beard else "no",
+        "expression": person.expression,
+    }  # fmt: skip
+    seen = ["noun", "colour", "style", "place", "pattern"]
+    if person is None or scene.pattern != "plain":  # a plain shirt shows no accent
+        seen.append("accent")
+    return {name: getattr(scene, name) for name in seen} | of_person
+
+
+def pattern_words(scene: Scene) -> str:
+    """ "blue stripes", "yellow spots" or "a red band"; nothing for a plain body."""
+    article = "an" if scene.accent[0] in "aeiou" else "a"
     return {
-        "noun": scene.noun,
-        "colour": scene.colour,
-        "style": scene.style,
-        "place": scene.place,
-        "pattern": scene.pattern,
-    }
+        "plain": "",
+        "stripes": f"{scene.accent} stripes",
+        "spots": f"{scene.accent} spots",
+        "band": f"{article} {scene.accent} band",
+    }[scene.pattern]
 
 
 def caption(scene: Scene, rng: random.Random | None = None) -> str:
-    """The scene in words. Without `rng` all four attributes are told in the plain form; with it, colour,
-    place and style are each left out a third of the time and synonyms and word order vary."""
+    """The scene in words. Without `rng` noun, colour, place and style are told in the plain form; with it, colour,
+    place and style are each left out a third of the time, a tenth of captions tell pattern and accent as well
+    ("a red cat with blue stripes"), and synonyms and word order vary."""
     keep = (lambda: True) if rng is None else (lambda: rng.random() >= 1 / 3)
+    figure = pattern_words(scene) if rng is not None and rng.random() < PATTERN_TOLD else ""
     pick = (lambda words: words[0]) if rng is None else (lambda words: rng.choice(words))
     colour = scene.colour if keep() else ""
     if scene.noun == "person":
-        subject = describe_person(scene.person, colour, rng)
+        shirt = " ".join(word for word in (colour, "shirt", figure and f"with {figure}") if word)
+        subject = describe_person(scene.person, shirt if colour or figure else "", rng, scene.mirror)
     else:
         noun = pick(_NOUN_WORDS.get(scene.noun, (scene.noun,)))
         words = f"{colour} {noun}".strip()
         subject = f"an {words}" if words[0] in "aeiou" else f"a {words}"
+        subject += f" with {figure}" if figure else ""
     place = pick(_PLACE_WORDS[scene.place]) if keep() else ""
     style = pick(_STYLE_WORDS[scene.style]) if keep() else ""
     if style.startswith("as ") and rng is not None and rng.random() < 0.5:
