@@ -4,9 +4,9 @@ import json
 import textwrap
 from pathlib import Path
 
-from studylib.run_folder import RECORD as RECORD_FILE
-from studylib.run_folder import runs_folder
-from studylib.runs import read_record
+from studylib.running.folder import RECORD as RECORD_FILE
+from studylib.running.folder import runs_folder
+from studylib.running.runs import read_record
 
 CARD = """
 slug = "mini"
@@ -55,9 +55,9 @@ mode: str = "plain"
 limit: Optional[int] = None  # none for no limit
 """
 WORK = """
-from studylib.cards import load_card
-from studylib.claims import Claims
-from studylib.runs import record
+from studylib.evidence.card import load_card
+from studylib.evidence.claims import Claims
+from studylib.evidence.outcome import record
 
 claims = Claims(load_card("mini"))
 claims.exact("identity", steps, steps)

@@ -4,7 +4,7 @@ import contextlib
 import time
 from pathlib import Path
 
-from studylib.kernels import rendezvous
+from studylib.running.kernels import rendezvous
 
 
 def templates(folder: Path) -> list[int]:

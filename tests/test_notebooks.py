@@ -2,7 +2,7 @@
 
 import pytest
 
-from studylib.render import check
+from studylib.running.render import check
 from studylib.workspace import written_papers
 
 

@@ -16,21 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from papers.dreambooth.method import DreamBoothConfig, Tuned, draw_batches, dreambooth_loss, train, tuned
-from studylib import figures
-from studylib.denoising import LatentDistribution, denoising_errors, encode_images, encode_prompts, min_snr_weights
-from studylib.encoders import Encoders
-from studylib.subject_views import (
-    Measured,
-    Views,
-    difference,
-    draw_pictures,
-    draw_views,
-    likeness,
-    means,
-    measure_views,
-    prediction_drift,
-)
-from studylib.training import Batch, History
+from studylib.denoisers.latents import LatentDistribution, encode_images
+from studylib.denoisers.noise import denoising_errors, min_snr_weights
+from studylib.denoisers.prompts import encode_prompts
+from studylib.learning.training import Batch, History
+from studylib.measuring.encoders import Encoders
+from studylib.measuring.subject import Measured, difference, likeness, means, measure_views, prediction_drift
+from studylib.measuring.views import Views, draw_pictures, draw_views
+from studylib.showing import figures
 from studylib.world.scene import THINGS
 from studylib.world.subjects import CONTEXTS, SUBJECTS, subject_in
 

@@ -15,17 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from studylib.denoising import (
-    LatentDistribution,
-    denoising_errors,
-    embed_prompts,
-    encode_images,
-    encode_prompts,
-    min_snr_weights,
-    noised,
-)
-from studylib.knobs import check_ranges
-from studylib.training import Batch, Draw, History, Loss, TrainingConfig, fit
+from studylib.denoisers.latents import LatentDistribution, encode_images
+from studylib.denoisers.noise import denoising_errors, min_snr_weights, noised
+from studylib.denoisers.prompts import embed_prompts, encode_prompts
+from studylib.evidence.knobs import check_ranges
+from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
 
 LIMITS = {
     "prior_loss_weight": (0.0, 10.0),

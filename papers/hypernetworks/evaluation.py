@@ -13,9 +13,11 @@ from torch import Tensor
 
 from papers.hypernetworks.fold import fit_affine, fold, folded
 from papers.hypernetworks.method import Hypernetwork, HypernetworkConfig, Target, hypernetwork, targets
-from studylib.attention import attention_hook
-from studylib.attention_sites import sites
-from studylib.denoising import LatentDistribution, at_fixed_levels, encode_prompts, fixed_errors
+from studylib.denoisers.attention import attention_hook
+from studylib.denoisers.latents import LatentDistribution
+from studylib.denoisers.noise import at_fixed_levels, fixed_errors
+from studylib.denoisers.prompts import encode_prompts
+from studylib.denoisers.sites import sites
 
 LEVELS = 4  # of noise, spread over the schedule
 

@@ -16,10 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from studylib.attention_sites import Site, sites
-from studylib.denoising import LatentDistribution, denoising_errors, encode_images, encode_prompts, noised
-from studylib.knobs import check_choices, check_ranges
-from studylib.training import Batch, Draw, History, Loss, TrainingConfig, fit
+from studylib.denoisers.latents import LatentDistribution, encode_images
+from studylib.denoisers.noise import denoising_errors, noised
+from studylib.denoisers.prompts import encode_prompts
+from studylib.denoisers.sites import Site, sites
+from studylib.evidence.knobs import check_choices, check_ranges
+from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
 
 LIMITS = {
     "dropout": (0.0, 0.9), "max_train_steps": (1, 100_000), "learning_rate": (1e-8, 1e-1), "train_batch_size": (1, 64),

@@ -25,10 +25,11 @@ from papers.lora.method import (
     trained_layers,
 )
 from papers.lora.subject import draw_batches, subject_loss
-from studylib.checkpoints import quiet_loading
-from studylib.denoising import LatentDistribution, encode_prompts
-from studylib.subject_views import likeness
-from studylib.tables import Table
+from studylib.denoisers.latents import LatentDistribution
+from studylib.denoisers.prompts import encode_prompts
+from studylib.measuring.subject import likeness
+from studylib.models.hub import quiet_loading
+from studylib.showing.tables import Table
 from studylib.world.draw import draw
 from studylib.world.scene import COLOURS, THINGS, Scene, caption, sample_placement
 from studylib.world.subjects import CONTEXTS

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from papers.lora.factors import Lora
-from studylib.knobs import check_choices, check_ranges
+from studylib.evidence.knobs import check_choices, check_ranges
 
 LIMITS = {
     "rank": (1, 1024),

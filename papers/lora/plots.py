@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from studylib.figures import DPI, FAINT, FONT, HEAT, colour_of
+from studylib.showing.figures import DPI, FAINT, FONT, HEAT, colour_of
 
 
 def similarity_maps(maps: Mapping[str, Any], *, title: str = "") -> Figure:

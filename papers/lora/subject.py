@@ -15,15 +15,10 @@ from torch import Tensor
 
 from papers.lora.factors import Lora
 from papers.lora.method import LoRAConfig, injected, new_layers
-from studylib.denoising import (
-    LatentDistribution,
-    denoising_errors,
-    embed_prompts,
-    encode_images,
-    encode_prompts,
-    noised,
-)
-from studylib.training import Batch, Draw, History, Loss, TrainingConfig, fit
+from studylib.denoisers.latents import LatentDistribution, encode_images
+from studylib.denoisers.noise import denoising_errors, noised
+from studylib.denoisers.prompts import embed_prompts, encode_prompts
+from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
 
 Pictures = Sequence[Image.Image] | LatentDistribution
 

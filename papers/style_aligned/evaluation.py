@@ -17,9 +17,9 @@ from tqdm.auto import tqdm
 
 from papers.style_aligned.mass import record_reference_mass
 from papers.style_aligned.method import StyleAlignedConfig, generate, starting_latents, style_aligned
-from studylib import metrics
-from studylib.encoders import Encoders, judge_network
-from studylib.tables import Table
+from studylib.measuring import metrics
+from studylib.measuring.encoders import Encoders, judge_network
+from studylib.showing.tables import Table
 
 NOUNS = ("cat", "car", "house", "fish", "tree", "boat", "cup", "flower", "star")  # the first is the reference
 PROMPTS = tuple(f"a {noun}" for noun in NOUNS)

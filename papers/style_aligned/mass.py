@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from studylib.attention import AttentionCall, attention_hook
-from studylib.figures import blend_heat
-from studylib.metrics import reference_mass
+from studylib.denoisers.attention import attention_hook
+from studylib.denoisers.call import AttentionCall
+from studylib.measuring.metrics import reference_mass
+from studylib.showing.figures import blend_heat
 
 MASS_QUERIES = 256  # of a picture's queries, evenly spaced, are looked at
 

@@ -17,8 +17,10 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor, nn
 
-from studylib.attention import AttentionCall, Hook, Site, attention_hook, sites
-from studylib.features import NormHook, norm_hook
+from studylib.denoisers.attention import Hook, attention_hook
+from studylib.denoisers.call import AttentionCall
+from studylib.denoisers.hooks import NormHook, norm_hook
+from studylib.denoisers.sites import Site, sites
 
 RANGES = {"shared_score_scale": (0.0, 5.0), "shared_score_shift": (-5.0, 5.0), "only_self_level": (0.0, 1.0)}
 
@@ -269,7 +271,7 @@ def check_trajectory(pipe: Any, trajectory: Tensor, latents: Tensor, steps: int,
     """Raise ValueError if a reference's trajectory does not belong to this sampling."""
     if not isinstance(pipe.scheduler, DDIMScheduler):
         name = type(pipe.scheduler).__name__
-        raise ValueError(f"{name} cannot follow a DDIM trajectory; use studylib.models.use_ddim(pipe)")
+        raise ValueError(f"{name} cannot follow a DDIM trajectory; use studylib.models.load.use_ddim(pipe)")
     expected = (steps + 1, *latents.shape[1:])
     if trajectory.shape != expected:
         raise ValueError(

@@ -15,11 +15,15 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from papers.textual_inversion.method import Word, new_word
-from studylib import figures, metrics
-from studylib.attention import record_attention
-from studylib.denoising import LatentDistribution, fixed_errors
-from studylib.subject_views import CONTEXTS, Measured, Views, difference, draw_pictures, means
+from studylib.denoisers.attention import record_attention
+from studylib.denoisers.latents import LatentDistribution
+from studylib.denoisers.noise import fixed_errors
+from studylib.measuring import metrics
+from studylib.measuring.subject import Measured, difference, means
+from studylib.measuring.views import Views, draw_pictures
+from studylib.showing import figures
 from studylib.world import Scene, draw
+from studylib.world.subjects import CONTEXTS
 
 PAPER: dict[str, dict[str, float]] = {  # on Stable Diffusion, DreamBooth's table 1 [verified in two transcriptions]
     "Textual Inversion": {"DINO": 0.569, "CLIP-I": 0.780, "CLIP-T": 0.255},

@@ -20,10 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from papers.textual_inversion.templates import TEMPLATES
-from studylib.denoising import LatentDistribution, denoising_errors, embed_prompts, encode_images, noised
-from studylib.features import forward_wrapped
-from studylib.knobs import check_choices, check_ranges
-from studylib.training import Batch, Draw, History, Loss, TrainingConfig, fit
+from studylib.denoisers.hooks import forward_wrapped
+from studylib.denoisers.latents import LatentDistribution, encode_images
+from studylib.denoisers.noise import denoising_errors, noised
+from studylib.denoisers.prompts import embed_prompts
+from studylib.evidence.knobs import check_choices, check_ranges
+from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
 
 LIMITS = {
     "num_vectors": (1, 32),

@@ -19,8 +19,9 @@ from papers.textual_inversion.method import (
     initial_vectors,
     token_names,
 )
-from studylib.denoising import denoising_errors, embed_prompts
-from studylib.training import Batch, TrainingConfig, fit
+from studylib.denoisers.noise import denoising_errors
+from studylib.denoisers.prompts import embed_prompts
+from studylib.learning.training import Batch, TrainingConfig, fit
 
 
 @dataclass

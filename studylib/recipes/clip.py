@@ -17,7 +17,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from studylib.processes import gathered, share
+from studylib.learning.processes import gathered, share
 from studylib.recipes import training_loop as loop
 from studylib.world.data import HELD_OUT, held_out, pictures, scene_number
 from studylib.world.scene import COLOURS, PLACES, STYLES, THINGS, Scene, caption

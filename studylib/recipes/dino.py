@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
-from studylib.processes import gathered, share
+from studylib.learning.processes import gathered, share
 from studylib.recipes import training_loop as loop
 from studylib.world.data import HELD_OUT, pictures, scene_number
 from studylib.world.scene import NOUNS

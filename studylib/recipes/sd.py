@@ -22,11 +22,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from studylib.models import WEIGHTS
-from studylib.processes import share
+from studylib.learning.processes import share
+from studylib.models.files import WEIGHTS
+from studylib.models.judge import Judge
 from studylib.recipes import training_loop as loop
 from studylib.recipes.clip import tokenize
-from studylib.recipes.judge import Judge
 from studylib.world.data import held_out, scene_number
 from studylib.world.scene import STYLES, THINGS, attributes, caption
 

@@ -24,8 +24,8 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from studylib.models import WEIGHTS
-from studylib.processes import agreed, average_gradients, leave
+from studylib.learning.processes import agreed, average_gradients, leave
+from studylib.models.files import WEIGHTS
 from studylib.recipes.optimisers import MuonAdamW
 from studylib.world.data import pictures
 

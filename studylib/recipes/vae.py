@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
-from studylib.processes import share
+from studylib.learning.processes import share
 from studylib.recipes import training_loop as loop
 from studylib.world.data import HELD_OUT
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from diffusers import UNet2DConditionModel
 
-from studylib.attention import attention_hook
+from studylib.denoisers.attention import attention_hook
 
 TARGET = 1.03  # hooked over unhooked
 

@@ -24,12 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from jupyter_client.manager import start_new_kernel
 from mini_workspace import PARAMETERS, code, make_workspace, write_notebook
 
-from studylib import runs, sweeps
-from studylib.pool import Pool
+from studylib.running import runs, sweeps
+from studylib.running.pool import Pool
 from studylib.workspace import import_paths, kernelspec_path
 
 IMPORTS = "import torch\nfrom diffusers import StableDiffusionPipeline"
-RECORD = 'from studylib.runs import record\nrecord("mini", metrics={"steps": steps})'
+RECORD = 'from studylib.evidence.outcome import record\nrecord("mini", metrics={"steps": steps})'
 BARS = {"papermill command": 1 / 8, "papermill API": 1 / 5}  # a prewarmed run may take this share of theirs
 POINT_BAR = 0.050  # seconds a point of a sweep
 

@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader
 from papers.dreambooth.method import DreamBoothConfig, train
 from papers.lora.method import LoRAConfig
 from papers.lora.subject import train as train_lora
-from studylib.models import load
-from studylib.subject_views import draw_pictures
+from studylib.measuring.views import draw_pictures
+from studylib.models.load import load
 from studylib.world.subjects import SUBJECTS, training_pictures
 
 STEPS, ROUNDS, BATCH, RANK = 30, 5, 2, 8

@@ -6,7 +6,7 @@ import torch
 
 from papers.style_aligned import evaluation as ev
 from papers.style_aligned.method import StyleAlignedConfig, generate, starting_latents
-from studylib.models import describe, load
+from studylib.models.load import describe, load
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 SAMPLING = {"num_inference_steps": 8, "guidance_scale": 5.0}

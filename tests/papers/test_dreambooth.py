@@ -17,7 +17,8 @@ from papers.dreambooth.method import (
     trained_parameters,
     tuned,
 )
-from studylib.denoising import encode_images, encode_prompts
+from studylib.denoisers.latents import encode_images
+from studylib.denoisers.prompts import encode_prompts
 
 SMALL = {"max_train_steps": 4, "learning_rate": 1e-3, "train_batch_size": 2}
 

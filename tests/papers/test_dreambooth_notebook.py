@@ -12,10 +12,12 @@ from tiny_pipelines import sd
 from papers.dreambooth import evaluation as ev
 from papers.dreambooth import exercises
 from papers.dreambooth.method import DreamBoothConfig, train
-from studylib import runs
-from studylib.cards import load_card, load_presets, load_results
-from studylib.encoders import Encoders
-from studylib.subject_views import Views, draw_views, means
+from studylib.evidence.card import load_card
+from studylib.evidence.paper import load_presets, load_results
+from studylib.measuring.encoders import Encoders
+from studylib.measuring.subject import means
+from studylib.measuring.views import Views, draw_views
+from studylib.running import runs
 from studylib.world.scene import sample_scene
 from studylib.world.subjects import CONTEXTS, SUBJECTS, training_pictures
 

@@ -25,8 +25,9 @@ from papers.hypernetworks.method import (
     targets,
     train,
 )
-from studylib.cards import load_card, load_presets
-from studylib.denoising import encode_images
+from studylib.denoisers.latents import encode_images
+from studylib.evidence.card import load_card
+from studylib.evidence.paper import load_presets
 
 SMALL = {"max_train_steps": 4, "learning_rate": 1e-2, "train_batch_size": 2}
 

@@ -5,9 +5,10 @@ import json
 import pytest
 from tiny_pipelines import sd
 
-from studylib import runs
-from studylib.cards import load_card, load_presets
-from studylib.effects import SEEDS
+from studylib.evidence.card import load_card
+from studylib.evidence.paper import load_presets
+from studylib.running import runs
+from studylib.running.effects import SEEDS
 
 QUICK = {"num_inference_steps": 2, "max_train_steps": 3, "contrast_steps": 2, "train_batch_size": 2}
 

@@ -41,8 +41,9 @@ from papers.lora.method import (
     parts_of,
 )
 from papers.lora.subject import draw_batches, subject_loss, train
-from studylib.cards import load_card, load_presets
-from studylib.denoising import encode_images
+from studylib.denoisers.latents import encode_images
+from studylib.evidence.card import load_card
+from studylib.evidence.paper import load_presets
 
 SMALL = LoRAConfig(rank=3, lora_alpha=6.0, max_train_steps=3, learning_rate=1e-2, train_batch_size=2)
 FEW = {"num_inference_steps": 2, "guidance_scale": 2.0}

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from tiny_pipelines import sd
 
-from studylib import runs
-from studylib.cards import load_card, load_results
-from studylib.models import load
+from studylib.evidence.card import load_card
+from studylib.evidence.paper import load_results
+from studylib.models.load import load
+from studylib.running import runs
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"num_inference_steps": 2, "max_train_steps": 2, "num_class_images": 2, "num_images": 3}

@@ -15,9 +15,11 @@ from torch import Tensor
 from papers.style_aligned import exercises, method
 from papers.style_aligned.mass import record_reference_map, record_reference_mass
 from papers.style_aligned.method import StyleAlignedConfig, generate, starting_latents, style_aligned
-from studylib.attention import AttentionCall, Site
-from studylib.cards import load_card, load_presets
-from studylib.inversion import ddim_inversion, decode_latents, encode_image
+from studylib.denoisers.call import AttentionCall
+from studylib.denoisers.inversion import ddim_inversion, decode_latents, encode_image
+from studylib.denoisers.sites import Site
+from studylib.evidence.card import load_card
+from studylib.evidence.paper import load_presets
 from tests import style_aligned_processors, tiny_pipelines
 
 PIPELINES = {"sd": tiny_pipelines.sd, "sdxl": tiny_pipelines.sdxl}

@@ -11,9 +11,10 @@ from tiny_pipelines import sdxl
 from papers.style_aligned import evaluation as ev
 from papers.style_aligned.mass import look_from, record_reference_map
 from papers.style_aligned.method import StyleAlignedConfig, starting_latents, style_aligned
-from studylib import runs
-from studylib.cards import load_card, load_results
-from studylib.models import load
+from studylib.evidence.card import load_card
+from studylib.evidence.paper import load_results
+from studylib.models.load import load
+from studylib.running import runs
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"num_inference_steps": 3, "seeds": 3}

@@ -28,9 +28,11 @@ from papers.textual_inversion.method import (
 )
 from papers.textual_inversion.templates import TEMPLATES
 from papers.textual_inversion.whole_table import train_whole_table
-from studylib.denoising import LatentDistribution, encode_prompts
-from studylib.models import load
-from studylib.subject_views import draw_views, prediction_drift
+from studylib.denoisers.latents import LatentDistribution
+from studylib.denoisers.prompts import encode_prompts
+from studylib.measuring.subject import prediction_drift
+from studylib.measuring.views import draw_views
+from studylib.models.load import load
 
 SMALL = {
     "initializer_token": "c", "max_train_steps": 4, "learning_rate": 1e-2, "train_batch_size": 2,
@@ -292,7 +294,7 @@ def test_photo_errors_see_the_word(pipe):
 
 def test_training_lowers_the_loss_on_the_tiny_world():
     """Not only numbers that move: thirty steps must make the pictures more probable under the real tiny model."""
-    from studylib.photos import subject_photos
+    from studylib.learning.photos import subject_photos
 
     tiny = load("tiny", device="cpu", dtype=torch.float32)
     photos = subject_photos("", "cat", 3, 128)

@@ -8,9 +8,10 @@ import pytest
 from tiny_pipelines import sd
 
 from papers.textual_inversion import evaluation as ev
-from studylib import runs
-from studylib.cards import load_card, load_presets, load_results
-from studylib.parameters import check_parameters
+from studylib.evidence.card import load_card
+from studylib.evidence.paper import load_presets, load_results
+from studylib.running import runs
+from studylib.running.parameters import check_parameters
 
 ROOT = Path(__file__).parents[2]
 QUICK = {

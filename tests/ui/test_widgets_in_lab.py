@@ -10,7 +10,7 @@ pytestmark = pytest.mark.ui
 SETUP = """
 import time
 from PIL import Image
-from studylib import widgets
+from studylib.showing import widgets
 
 def paint(share_attention, shift, cancelled):
     for step in range(20 * shift):

@@ -1,0 +1,75 @@
+"""The application behind the command `study`: how errors are shown, and the words its commands share."""
+
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from studylib.errors import StudyError
+from studylib.workspace import written_papers
+
+
+class StudyGroup(TyperGroup):
+    """Reports errors in one line and an exit code; `--debug`, anywhere, shows the traceback as well."""
+
+    def main(self, args: list[str] | None = None, **options: Any) -> Any:
+        """Run the command line."""
+        given = list(sys.argv[1:] if args is None else args)
+        self.debug = "--debug" in given
+        return super().main(args=[word for word in given if word != "--debug"], **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run one command and turn what went wrong into a line."""
+        try:
+            return super().invoke(ctx)
+        except StudyError as error:
+            self.report(str(error))
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            self.report("interrupted; nothing was recorded. Run the same command again")
+            raise typer.Exit(130) from error
+        except Exception as error:
+            if type(error).__module__.startswith("typer") or isinstance(error, BrokenPipeError):
+                raise  # typer's own way to end a command, and `study list | head`
+            said = " ".join(str(error).split())
+            self.report(f"unexpected {type(error).__name__}: {said}. Add --debug for the traceback")
+            raise typer.Exit(1) from error
+
+    def report(self, line: str) -> None:
+        """Print the error line, after the traceback if it was asked for."""
+        if self.debug:
+            traceback.print_exc()
+        typer.echo(f"error: {line}", err=True)
+
+
+def _some_paper() -> str:
+    """Name a paper to give examples with."""
+    try:
+        return (written_papers() or ["my_paper"])[0]
+    except StudyError:
+        return "my_paper"
+
+
+SOME_PAPER = _some_paper()  # the library itself knows no paper's name
+app = typer.Typer(
+    cls=StudyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"Example: study run {SOME_PAPER} -p seed=3",
+)
+Slug = Annotated[str, typer.Argument(help="The paper's short name; `study list` shows them.")]
+Slugs = Annotated[
+    list[str] | None, typer.Argument(help="Papers' short names; all written ones if none is given.")
+]
+Timeout = Annotated[int, typer.Option(min=1, help="Seconds one cell may run.")]
+
+
+@app.callback()
+def study(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Read, run, change and measure papers on diffusion models."""

@@ -1,0 +1,242 @@
+"""The commands of `study` that work on papers, thin: each checks its words and calls one function."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from studylib.cli.app import SOME_PAPER, Slug, Slugs, Timeout, app
+from studylib.errors import StudyError
+from studylib.workspace import find_root, import_paths, kernelspec_path, notebook_path, paper_folder, written_papers
+
+
+@app.command(epilog=f"Example: study run {SOME_PAPER} -p seed=3 -p num_inference_steps=20")
+def run(
+    slug: Slug,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--param", metavar="NAME=VALUE", help="Set a parameter; repeatable."),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="A named set of parameters from presets.toml.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model's name or a diffusers folder; short for -p model=.")
+    ] = None,
+    timeout: Timeout = 600,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run again although a finished record exists.")
+    ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Start a plain kernel, not a prewarmed one.")] = False,
+) -> None:
+    """Run a paper's notebook with checked parameters and keep a record."""
+    from studylib.evidence.verdicts import count_verdicts
+    from studylib.running import runs
+    from studylib.running.parameters import parse_assignments
+
+    paper_folder(slug)
+    texts = list(parameter or [])
+    if model is not None:
+        texts.append(f"model={model}")
+    given = parse_assignments(slug, texts)
+    prewarmed = False if plain else None
+    done = runs.run(
+        slug, given, preset=preset, timeout=timeout, force=force, prewarmed=prewarmed, stream=sys.stderr
+    )
+    record = done.record
+    if not done.fresh:
+        typer.echo("already run with this code, these weights and parameters; --force runs it again")
+    typer.echo(f"{slug} {record['run_id']}: {record['seconds']:.1f} s, {record['peak_memory_mib']:.0f} MiB")
+    typer.echo(f"claims: {count_verdicts(record['claims'])}")
+    for name, value in record["metrics"].items():
+        typer.echo(f"  {name} = {value:.4g}")
+    typer.echo(str(done.folder / "record.json"))
+
+
+@app.command(epilog=f"Example: study sweep {SOME_PAPER} -g seed=0..4 -g num_inference_steps=8,12 --jobs 2")
+def sweep(
+    slug: Slug,
+    grid: Annotated[
+        list[str],
+        typer.Option("-g", "--grid", metavar="NAME=VALUES", help="A knob's values: a,b,c or 0..4; repeatable."),
+    ],
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--param", metavar="NAME=VALUE", help="Set a parameter at every point; repeatable."),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="A named set of parameters from presets.toml.")] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs at a time; they share the cores and, if there are several, the GPUs.")
+    ] = 1,
+    retries: Annotated[int, typer.Option(min=0, help="More tries for a kernel that the system killed.")] = 1,
+    timeout: Timeout = 600,
+    plain: Annotated[bool, typer.Option("--plain", help="Start plain kernels, not prewarmed ones.")] = False,
+    on: Annotated[
+        str, typer.Option(help="Where: here, ray (this machine's cluster or a new one) or ray://host:port.")
+    ] = "here",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the points and stop.")] = False,
+) -> None:
+    """Run a notebook at every point of a grid; the same command again runs only what is missing."""
+    from studylib.running import sweeps
+    from studylib.running.parameters import parse_assignments
+
+    paper_folder(slug)
+    plan = sweeps.plan(slug, sweeps.parse_grid(slug, grid), parse_assignments(slug, parameter or []), preset)
+    if dry_run:
+        for point in plan.points:
+            typer.echo(f"{point.number:4}  {point.run_id}  {point.state:7}  {point.shown}")
+        typer.echo(f"{len(plan.points)} points, {len(plan.missing())} to run")
+        return
+    options = {"jobs": jobs, "retries": retries, "timeout": timeout, "prewarmed": False if plain else None}
+    if on != "here":
+        if on != "ray" and not on.startswith("ray://"):
+            raise StudyError(f"--on takes here, ray or ray://host:port, not {on!r}")
+        from studylib.running.cluster import on_ray
+
+        options["run_calls"] = on_ray(on if on.startswith("ray://") else None)
+    try:
+        sweeps.run_sweep(plan, stream=sys.stderr, **options)
+    except KeyboardInterrupt as error:
+        typer.echo("error: interrupted; finished points are kept, the same command runs the rest", err=True)
+        raise typer.Exit(130) from error
+    finally:
+        failed = [point for point in plan.points if point.state == "failed"]
+        for point in failed:
+            typer.echo(f"failed: {point.shown}: {point.error}", err=True)
+        done = len(plan.points) - len(plan.missing())
+        typer.echo(f"{slug} sweep {plan.sweep_id}: {done} of {len(plan.points)} points done, {len(failed)} failed")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command("list", epilog=f"Example: study list {SOME_PAPER}")
+def list_papers(
+    slug: Annotated[
+        str | None, typer.Argument(help="Show this paper's parameters, presets and claims.")
+    ] = None,
+) -> None:
+    """List the course, or one paper's parameters, presets and claims."""
+    from studylib.evidence.card import load_card
+    from studylib.evidence.course import course
+    from studylib.evidence.paper import load_presets, load_results
+    from studylib.evidence.verdicts import count_verdicts
+    from studylib.running.parameters import read_parameters
+
+    if slug is None:
+        entries = course()
+        width = max(len(entry.slug) for entry in entries)
+        for entry in entries:
+            results = load_results(entry.slug) if entry.written else None
+            state = (
+                count_verdicts(results["claims"]) if results else "written" if entry.written else "planned"
+            )
+            typer.echo(f"{entry.order:2}  {entry.slug:{width}}  {entry.year}  {state:24}  {entry.one_line}")
+        return
+    card = load_card(slug)
+    typer.echo(f"{card.title} ({card.authors}, {card.year})\n{card.question}\n\nparameters")
+    for name, parameter in read_parameters(notebook_path(slug)).items():
+        knob = card.knobs.get(name)
+        limits = (
+            [f"{word} {end:g}" for word, end in (("from", knob.min), ("to", knob.max)) if end is not None]
+            if knob
+            else []
+        )
+        if knob and knob.choices:
+            limits = [f"one of {', '.join(map(str, knob.choices))}"]
+        note = "  ".join(filter(None, [(knob.help if knob else "") or parameter.help, " ".join(limits)]))
+        typer.echo(f"  {name} = {parameter.default!r}  {note}")
+    typer.echo("\npresets")
+    for name, values in load_presets(slug).items():
+        typer.echo(f"  {name}: {', '.join(f'{key}={value}' for key, value in values.items())}")
+    typer.echo("\nclaims")
+    for claim in card.claims:
+        typer.echo(f"  {claim.id} ({claim.kind}): {claim.sentence}")
+
+
+@app.command(epilog=f"Example: study render {SOME_PAPER}")
+def render(
+    slugs: Slugs = None,
+    timeout: Timeout = 600,
+    full: Annotated[
+        bool, typer.Option("--full", help="First train at five seeds for the claims about trainings (long).")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Seeds trained at a time with --full.")] = 1,
+) -> None:
+    """Execute notebooks with their defaults, in place; write results.json, README's tables and the index notebook."""
+    from studylib.evidence.verdicts import count_verdicts
+    from studylib.reports import models_table, readme, scoreboard
+    from studylib.running.render import INDEX, render_index
+    from studylib.running.render import render as render_one
+
+    papers = [slug for slug in slugs or written_papers() if slug != INDEX]
+    if full:
+        from studylib.running.effects import measure_effects, trains_over_seeds
+
+        for slug in [slug for slug in papers if slugs or trains_over_seeds(slug)]:
+            measure_effects(slug, jobs=jobs, timeout=max(timeout, 3600), stream=sys.stderr)
+    for slug in papers:
+        results = render_one(slug, timeout=timeout, stream=sys.stderr)
+        cost = f"{results['seconds']} s, {results['peak_memory_mib']:.0f} MiB"
+        typer.echo(f"{slug}: {cost}, claims: {count_verdicts(results['claims'])}")
+    said = {True: "rewritten", False: "unchanged", None: "no place for it there"}
+    for what, module in (("table of papers", readme), ("claims", scoreboard), ("table of models", models_table)):
+        typer.echo(f"README.md: {what}: {said[module.update_readme()]}")
+    typer.echo("index.ipynb: " + ("rewritten" if render_index(timeout=timeout, stream=sys.stderr) else "unchanged"))
+
+
+@app.command(epilog=f"Example: study check {SOME_PAPER}")
+def check(slugs: Slugs = None) -> None:
+    """Run notebooks again with nbval and compare the outputs marked NBVAL_CHECK_OUTPUT."""
+    from studylib.running.render import INDEX
+    from studylib.running.render import check as check_notebooks
+
+    index = [INDEX] if notebook_path(INDEX).is_file() else []
+    raise typer.Exit(check_notebooks(slugs or [*written_papers(), *index]))
+
+
+@app.command(
+    epilog=f"Example: study lab {SOME_PAPER} -- --allow-root",
+    context_settings={"allow_extra_args": True},
+)
+def lab(
+    context: typer.Context,
+    slug: Annotated[str | None, typer.Argument(help="Open this paper's notebook.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open a browser; without it the address is printed.")] = True,
+) -> None:
+    """Start JupyterLab on the notebooks; words after -- are handed on to it."""
+    extra = list(context.args)
+    if slug is not None and slug.startswith("-"):  # `study lab -- --option` names no paper
+        extra, slug = [slug, *extra], None
+    command = [sys.executable, "-m", "jupyterlab", *([] if browser else ["--no-browser"])]
+    if slug is not None:
+        paper_folder(slug)
+        command.append(notebook_path(slug).name)
+    folder = find_root() / "notebooks"
+    folder.mkdir(exist_ok=True)
+    os.chdir(folder)
+    os.execve(
+        sys.executable, [*command, *extra], os.environ | import_paths() | kernelspec_path()
+    )  # so that Ctrl-C is JupyterLab's own
+
+
+@app.command(epilog='Example: study new my_paper --title "A Paper Worth Reading"')
+def new(
+    slug: Annotated[str, typer.Argument(help="A short name: small letters, digits and underscores.")],
+    title: Annotated[str, typer.Option(help="The paper's title.")],
+) -> None:
+    """Start a paper: a folder, a notebook and a test that run at once, to be rewritten step by step."""
+    from studylib.cli.new import create
+
+    for path in create(slug, title):
+        typer.echo(f"wrote {path.relative_to(find_root())}")
+    typer.echo(f"next: study run {slug}; pytest tests/papers/test_{slug}.py; study render {slug}")
+
+
+@app.command(epilog="Example: study doctor")
+def doctor() -> None:
+    """Check Python, packages, weights, devices, memory and the network, each with its remedy."""
+    from studylib.cli.doctor import examine
+
+    failed = False
+    for finding in examine():
+        typer.echo(str(finding))
+        failed = failed or finding.state == "fail"
+    raise typer.Exit(1 if failed else 0)

@@ -1,0 +1,121 @@
+"""Reads and checks a paper's card: identity, knobs, claims as checkable sentences."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from studylib.errors import StudyError
+from studylib.workspace import find_root, paper_folder
+
+MARKS = ("verified", "recalled", "measured")
+Kind = Literal["exact", "directional", "beyond"]
+
+
+class Strict(BaseModel):
+    """A record that refuses unknown keys and cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Knob(Strict):
+    """What a card says about one notebook parameter; its type and default stay in the notebook."""
+
+    help: str = ""
+    min: float | None = None
+    max: float | None = None
+    choices: list[str | int | float] | None = None
+    symbol: str = ""
+
+    @model_validator(mode="after")
+    def _range_has_an_inside(self) -> "Knob":
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        if self.choices is not None and not self.choices:
+            raise ValueError("choices is empty")
+        return self
+
+
+class Claim(Strict):
+    """One checkable sentence of a paper; `paper` holds its own figures, each marked verified or recalled."""
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    sentence: str = Field(min_length=1)
+    source: str = Field(min_length=1)
+    paper: str = ""
+    kind: Kind
+    how: str = Field(min_length=1)
+
+    @field_validator("paper")
+    @classmethod
+    def _figures_carry_a_mark(cls, figures: str) -> str:
+        if re.search(r"\d", figures) and not any(mark in figures for mark in MARKS):
+            raise ValueError(f"figures need a mark, one of: {', '.join(MARKS)}")
+        return figures
+
+
+class Card(Strict):
+    """Everything a reader needs to know about a paper before opening its notebook."""
+
+    slug: str
+    title: str
+    authors: str
+    year: int = Field(ge=1990, le=2100)
+    venue: str
+    arxiv: str = Field(default="", pattern=r"^(\d{4}\.\d{4,5})?$")
+    code: str
+    licence: str
+    order: int = Field(ge=1)
+    question: str
+    knobs: dict[str, Knob] = {}
+    claims: list[Claim] = Field(min_length=5)
+
+    @field_validator("claims")
+    @classmethod
+    def _ids_differ(cls, claims: list[Claim]) -> list[Claim]:
+        ids = [claim.id for claim in claims]
+        twice = sorted({id for id in ids if ids.count(id) > 1})
+        if twice:
+            raise ValueError(f"claim ids used twice: {', '.join(twice)}")
+        return claims
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; StudyError gives its name and the line that does not parse."""
+    shown = shown_path(path)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StudyError(f"{shown} is missing", "Restore it, or start a paper with `study new`") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StudyError(f"{shown} is not valid TOML: {error}", "Mend that line") from error
+
+
+def load_card(slug: str) -> Card:
+    """Read and check `papers/<slug>/card.toml`; StudyError lists every field that is wrong."""
+    path = paper_folder(slug) / "card.toml"
+    card = validated(Card, read_toml(path), path)
+    if card.slug != slug:
+        raise StudyError(
+            f"{shown_path(path)} says slug = {card.slug!r}", f"Write slug = {slug!r}, the folder's name"
+        )
+    return card
+
+
+def validated(kind: type[Strict], values: dict[str, Any], path: Path) -> Any:
+    """Return `values`, read from `path`, as a record of this kind; StudyError lists every field that is wrong."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc'])) or 'the card'}: {fault['msg']}" for fault in error.errors()
+        ]
+        raise StudyError(f"{shown_path(path)} does not fit: {'; '.join(faults)}", "Mend these fields") from error
+
+
+def shown_path(path: Path) -> str:
+    """Return a path for a message, from the workspace's root where it lies inside."""
+    root = find_root()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

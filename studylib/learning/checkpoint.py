@@ -1,0 +1,88 @@
+"""A training's state on disk: resumed from it, a run ends as if it had not been cut off."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from studylib.errors import StudyError
+from studylib.files import write_atomically
+
+CHECKPOINT = "training.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # what AdamW keeps of each weight
+
+
+class Checkpoint:
+    """Weights, their averages, AdamW's moments and the history in one safetensors file, replaced as a whole."""
+
+    def __init__(
+        self, folder: Path, weights: dict[str, Tensor], optimiser: torch.optim.AdamW, average: EMAModel | None,
+        accelerator: Accelerator, config: Any,
+    ) -> None:
+        self.path = folder / CHECKPOINT
+        self.weights, self.optimiser, self.average = weights, optimiser, average
+        self.accelerator = accelerator
+        self.made_by = json.dumps(asdict(config) | {"weights": {n: list(w.shape) for n, w in weights.items()}})
+
+    def save(self, step: int, rows: list[dict[str, float]]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {f"weight/{name}": weight for name, weight in self.weights.items()}
+        for name, weight in self.weights.items():
+            tensors |= {f"{kind}/{name}": self.optimiser.state[weight][kind] for kind in MOMENTS}
+        if self.average is not None:
+            tensors |= {f"average/{n}": a for n, a in zip(self.weights, self.average.shadow_params, strict=True)}
+        scaler = self.accelerator.scaler
+        about = {"step": step, "history": rows, "scaler": scaler.state_dict() if scaler else None}
+        metadata = {"made_by": self.made_by, "about": json.dumps(about)}
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, save(whole, metadata))
+
+    def load(self, rows: list[dict[str, float]]) -> int:
+        """Put back what was saved and return its step; 0 if there is nothing."""
+        if not self.path.exists():
+            return 0
+        try:
+            with safe_open(self.path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except SafetensorError as error:
+            raise StudyError(f"{self.path} is damaged: {error}", "Delete it: the training starts afresh") from error
+        if metadata.get("made_by") != self.made_by:
+            raise StudyError(
+                f"{self.path} belongs to a training with {_difference(metadata.get('made_by'), self.made_by)}",
+                "Delete it, or give another folder",
+            )
+        about: dict[str, Any] = json.loads(metadata["about"])
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.copy_(tensors[f"weight/{name}"])
+                moments = {kind: tensors[f"{kind}/{name}"] for kind in MOMENTS}
+                self.optimiser.state[weight] = {  # AdamW counts its steps on the CPU
+                    kind: moment if kind == "step" else moment.to(weight.device) for kind, moment in moments.items()
+                }
+            if self.average is not None:
+                for name, shadow in zip(self.weights, self.average.shadow_params, strict=True):
+                    shadow.copy_(tensors[f"average/{name}"])
+                self.average.optimization_step = about["step"]
+        if about["scaler"] and self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(about["scaler"])
+        rows[:] = about["history"]
+        return about["step"]
+
+
+def _difference(other: str | None, mine: str) -> str:
+    theirs, ours = json.loads(other or "{}"), json.loads(mine)
+    named = [f"{key} = {theirs[key]!r} instead of {ours[key]!r}" for key in theirs
+             if key in ours and key != "weights" and theirs[key] != ours[key]]
+    return ", ".join(named) or "other weights"

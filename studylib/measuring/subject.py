@@ -1,0 +1,128 @@
+"""What every method that learns a subject is measured by: the same views from the same noise, seen by the same eyes.
+
+Views are compared picture by picture between methods: picture i starts from the same noise in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from studylib.denoisers.latents import LatentDistribution
+from studylib.denoisers.noise import at_fixed_levels
+from studylib.denoisers.prompts import encode_prompts
+from studylib.measuring import metrics
+from studylib.measuring.encoders import Encoders, text_image_features
+from studylib.measuring.views import Views
+from studylib.showing.tables import Table
+from studylib.world.scene import NOUNS
+
+Measured = dict[str, dict[str, float]]  # measure -> picture -> value
+TINY = Encoders()  # the tiny world's own
+
+
+def likeness(images: Sequence[Image.Image], photos: Sequence[Image.Image], dino: Any = None) -> Tensor:
+    """Mean DINO cosine of each picture with the photos, (N,), in [-1, 1]."""
+    return (metrics.image_features(images, dino) @ metrics.image_features(photos, dino).T).mean(dim=1)  # (N,)
+
+
+def clip_likeness(images: Sequence[Image.Image], photos: Sequence[Image.Image], clip: Any = None) -> Tensor:
+    """The same with CLIP's picture features, (N,), in [-1, 1]."""
+    features, own = (text_image_features(list(pictures), [""], clip)[0] for pictures in (images, photos))
+    return (features @ own.T).mean(dim=1)  # (N,)
+
+
+def judged_as_asked(views: Views, class_noun: str) -> list[float]:
+    """Share of what each context asks for that the judge sees in its picture, in [0, 1].
+
+    The class is asked for as well, if it is one that the judge knows.
+    """
+    noun = {"noun": class_noun} if class_noun in NOUNS else {}
+    asked = [noun | context.asked for context in views.contexts]
+    return [metrics.accuracy([image], [want]) for image, want in zip(views.in_contexts, asked, strict=True)]
+
+
+def spread(images: Sequence[Image.Image], dino: Any = None) -> Tensor:
+    """Mean DINO distance of each picture to the others, (N,), in [0, 2]."""
+    cosines = metrics.pairwise_similarity(images, dino)  # (N, N)
+    return (len(images) - cosines.sum(dim=1)) / (len(images) - 1)  # (N,), its own 1 - 1 counts nothing
+
+
+def measure_views(
+    views: Views, photos: Sequence[Image.Image], class_prompt: str, encoders: Encoders = TINY
+) -> Measured:
+    """Every measure, picture by picture; contexts are named by their words, others by their number.
+
+    DINO, CLIP-I: likeness of the pictures in contexts to the photos. plain: the same of the bare subject, by DINO.
+    CLIP-T: agreement with the prompt, which is compared without the identifier, since CLIP never met that. judged: as
+    `judged_as_asked`, with the tiny encoders only. PRES: likeness of the bare class to the photos, which should stay
+    low. DIV: spread of the bare subject's pictures. Views that were not drawn are not measured.
+    """
+    found: dict[str, Any] = {}
+    if views.in_contexts:
+        prompts = [context.prompt(class_prompt) for context in views.contexts]
+        found["DINO"] = likeness(views.in_contexts, photos, encoders.dino)
+        found["CLIP-I"] = clip_likeness(views.in_contexts, photos, encoders.clip)
+        found["CLIP-T"] = metrics.text_similarities(views.in_contexts, prompts, encoders.clip)
+        if encoders.clip is None:
+            found["judged"] = judged_as_asked(views, class_prompt.split()[-1])
+    by_words = set(found)
+    if views.of_subject:
+        found["plain"] = likeness(views.of_subject, photos, encoders.dino)
+    if views.of_class:
+        found["PRES"] = likeness(views.of_class, photos, encoders.dino)
+    if len(views.of_subject) > 1:
+        found["DIV"] = spread(views.of_subject, encoders.dino)
+    words = [context.words for context in views.contexts]
+    return {
+        measure: {words[i] if measure in by_words else str(i): float(value) for i, value in enumerate(values)}
+        for measure, values in found.items()
+    }
+
+
+def means(measured: Measured) -> dict[str, float]:
+    """Mean over the pictures, measure by measure."""
+    return {measure: float(np.mean(list(values.values()))) for measure, values in measured.items()}
+
+
+def views_table(measured: Mapping[str, Measured | Mapping[str, float]]) -> Table:
+    """A row for each model, with the means of its measures; rows of plain numbers stand as they are."""
+    return Table({
+        name: means(found) if all(isinstance(values, dict) for values in found.values()) else dict(found)
+        for name, found in measured.items()
+    })
+
+
+def difference(method: Measured, baseline: Measured, measure: str) -> dict[str, float]:
+    """Method minus baseline, picture by picture: what a claim is decided from."""
+    return {picture: value - baseline[measure][picture] for picture, value in method[measure].items()}
+
+
+@torch.no_grad()
+def prediction_drift(
+    pipe: Any, learned: AbstractContextManager, class_latents: LatentDistribution, class_prompt: str, seed: int = 0
+) -> Tensor:
+    """How far `learned`, once entered, moves the predicted noise for pictures of the class: mean square, (N,).
+
+    Drift without sampling: noise and timesteps are fixed by `seed`, eight spread over the schedule a picture.
+    """
+    levels = 8
+    asked = at_fixed_levels(pipe, class_latents.mean, seed, levels)
+    timesteps = asked["timesteps"]
+    latents = pipe.scheduler.add_noise(asked["latents"], asked["noise"], timesteps)  # (N * levels, C, h, w)
+
+    def predict() -> Tensor:
+        embeds = encode_prompts(pipe, [class_prompt]).expand(len(latents), -1, -1)  # (N * levels, tokens, width)
+        parts = zip(latents.split(32), timesteps.split(32), embeds.split(32), strict=True)
+        return torch.cat([pipe.unet(x, t, encoder_hidden_states=e).sample for x, t, e in parts])
+
+    before = predict()
+    with learned:
+        after = predict()
+    return (after - before).square().mean(dim=(1, 2, 3)).unflatten(0, (-1, levels)).mean(dim=1)  # (N,)

@@ -1,0 +1,51 @@
+"""The same pictures from every method: class, subject and subject in contexts, each from its own noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from studylib.world.subjects import CONTEXTS, Context
+
+
+@dataclass(frozen=True)
+class Views:
+    """What one model draws: the bare class, the bare subject, and the subject in each context."""
+
+    of_class: list[Image.Image]
+    of_subject: list[Image.Image]
+    in_contexts: list[Image.Image]
+    contexts: tuple[Context, ...] = CONTEXTS
+
+
+def draw_pictures(
+    pipe: Any, prompts: Sequence[str], seeds: Sequence[int], *, batch_size: int = 20, label: str = "pictures",
+    **sampling: Any,
+) -> list[Image.Image]:
+    """Draw each prompt from the noise of its own seed, whatever the batches; random state: CPU generators."""
+    images: list[Image.Image] = []
+    starts = range(0, len(prompts), batch_size)
+    for start in tqdm(starts, desc=label, leave=False, disable=len(starts) < 2):
+        part = slice(start, start + batch_size)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
+        images += pipe(list(prompts[part]), generator=generators, **sampling).images
+    return images
+
+
+def draw_views(
+    pipe: Any, subject: str, class_prompt: str, seed: int, *, count: int = 6,
+    contexts: Sequence[Context] = CONTEXTS, **sampling: Any,
+) -> Views:
+    """Draw `count` pictures of class and subject, given as words, and one of the subject in each context.
+
+    Picture i of each view starts from the noise of `seed` and i. `sampling` goes to the pipeline.
+    """
+    prompts = [*[class_prompt] * count, *[subject] * count, *(context.prompt(subject) for context in contexts)]
+    numbers = [*range(count), *range(count), *range(len(contexts))]
+    images = draw_pictures(pipe, prompts, [10_000 * seed + i for i in numbers], label="views", **sampling)
+    return Views(images[:count], images[count : 2 * count], images[2 * count :], tuple(contexts))

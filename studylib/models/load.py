@@ -1,0 +1,227 @@
+"""The one way to load a model: the tiny world, a hub checkpoint, a folder in diffusers format."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import inspect
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studylib.errors import nearest
+from studylib.models.files import MEND, SHARED, WEIGHTS, ModelError, check_weights, hash_weights, read_index
+from studylib.models.hub import fetch_folder, from_cache_or_hub, quiet_loading
+from studylib.models.table import HUB_ENCODERS, MODELS, ModelCard
+
+
+def load(
+    name: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None,
+) -> Any:
+    """Load the pipeline called `name` in MODELS, or the one in a folder in diffusers format.
+
+    `device` None takes cuda, else mps, else cpu; where GPU memory is short the parts wait on the CPU for
+    their turn. Pipelines with a UNet get the DDIM sampler, which these studies invert. Raises ModelError.
+    """
+    target = pick_device(device)
+    card = MODELS.get(str(name))
+    if card is None:
+        pipe = _load_folder(_folder(name), dtype or torch.float32)
+    elif card.shipped:
+        pipe = _load_folder(WEIGHTS / card.id, dtype or getattr(torch, card.dtype))
+    else:
+        native = torch.float32 if target.type == "cpu" else getattr(torch, card.dtype)
+        pipe = _load_from_hub(str(name), card, dtype or native)
+    use_ddim(pipe)
+    for module in _modules(pipe):
+        module.requires_grad_(False).eval()
+    pipe.set_progress_bar_config(disable=card is None or card.shipped)
+    if target.type == "cuda" and needs_offload(card, torch.cuda.mem_get_info(target)[0] / 2**30):
+        pipe.enable_model_cpu_offload(device=target)
+    else:
+        pipe.to(target)
+    pipe.loaded_from = _provenance(name, card)
+    return pipe
+
+
+def describe(pipe: Any) -> str:
+    """The line a notebook prints: where the pipeline came from, revision, class, device, dtype, size."""
+    source = getattr(pipe, "loaded_from", "built in memory")
+    weights = [weight for module in _modules(pipe) for weight in module.parameters()]
+    dtypes = ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in weights}))
+    device = f"{pipe._execution_device}{' (offloaded)' if hasattr(pipe, '_offload_device') else ''}"
+    millions = sum(weight.numel() for weight in weights) / 1e6
+    return f"{source} | {type(pipe).__name__} | {device} | {dtypes} | {millions:.1f} M parameters"
+
+
+def pick_device(asked: str | torch.device | None = None) -> torch.device:
+    """The device asked for, or the best there is. Raises ModelError if this machine has none of that kind."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    here = [kind for kind, there in present.items() if there]
+    if asked is None:
+        return torch.device(here[0])
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise ModelError(f"{asked!r} is no device", f"Use one of: {', '.join(here)}") from error
+    if device.type not in here:
+        raise ModelError(
+            f"device {str(asked)!r} was asked for, torch sees only: {', '.join(here)}",
+            "Leave device unset to use that, or install a torch built for your GPU",
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ModelError(f"{asked} was asked for, there are {count} CUDA devices", "They count from cuda:0")
+    return device
+
+
+def needs_offload(card: ModelCard | None, free_gib: float) -> bool:
+    """Whether a model's parts must take turns on the GPU, given its free memory in GiB."""
+    return card is not None and card.memory_gib > free_gib
+
+
+def use_ddim(pipe: Any) -> None:
+    """Give a UNet pipeline the DDIM sampler with its own noise schedule; others keep what they have."""
+    from diffusers import DDIMScheduler
+
+    learned_noise = hasattr(pipe, "unet") and "beta_schedule" in pipe.scheduler.config
+    if learned_noise and not isinstance(pipe.scheduler, DDIMScheduler):
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+
+
+@functools.cache
+def load_clip(name: str = "tiny") -> tuple[Any, Any]:
+    """The CLIP that compares pictures with texts: (CLIPModel in eval mode, CLIPProcessor).
+
+    `name` is "tiny", the hub id in HUB_ENCODERS, or a folder in transformers format; below likewise.
+    """
+    return _load_encoder(name, "clip", "CLIPProcessor")
+
+
+@functools.cache
+def load_dino(name: str = "tiny") -> tuple[Any, Any]:
+    """The encoder that compares pictures: (model in eval mode, image processor)."""
+    return _load_encoder(name, "dino", "AutoImageProcessor")
+
+
+@functools.cache
+def load_judge(name: str = "tiny") -> Any:
+    """The network that names what a tiny-world picture shows, in eval mode."""
+    from studylib.models.judge import Judge
+
+    folder = _encoder_folder(name, "judge")
+    check_weights(folder)
+    with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints that it loads
+        return Judge.from_pretrained(folder).float().requires_grad_(False).eval()
+
+
+def _folder(name: str | Path) -> Path:
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    close = nearest(str(name), MODELS).capitalize()
+    raise ModelError(
+        f"no model or folder is called {str(name)!r}",
+        f"{close}The names are: {', '.join(MODELS)}; or give a folder in diffusers format",
+    )
+
+
+def _encoder_folder(name: str, kind: str) -> Path:
+    if name == "tiny":
+        return WEIGHTS / kind
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name == HUB_ENCODERS.get(kind):
+        return fetch_folder(f"{kind} encoder", name)
+    known = " or ".join(filter(None, ("tiny", HUB_ENCODERS.get(kind))))
+    raise ModelError(f"no {kind} encoder is called {name!r}", f"Use {known}, or a transformers folder")
+
+
+def _load_encoder(name: str, kind: str, processor: str) -> tuple[Any, Any]:
+    import transformers
+
+    folder = _encoder_folder(name, kind)
+    check_weights(folder)
+    with quiet_loading():
+        class_name = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures[0]
+        converter = getattr(transformers, processor).from_pretrained(folder, local_files_only=True)
+    # a ViT's pooler is made for a classifier: DINO was trained without one, and checkpoints have none
+    options = {"add_pooling_layer": False} if class_name == "ViTModel" else {}
+    model = load_part("transformers", class_name, folder, torch.float32, **options)
+    return model.requires_grad_(False).eval(), converter
+
+
+def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
+    import diffusers
+
+    index = read_index(folder)
+    borrowed = {}
+    for part, spec in index.items():
+        if not isinstance(spec, list) or spec[0] is None or part == "safety_checker":
+            continue
+        if part in SHARED and folder.resolve().parent == WEIGHTS and not (folder / part).is_dir():
+            borrowed[part] = load_part(*spec, WEIGHTS / SHARED[part], dtype)
+        else:
+            check_weights(folder / part)
+    with quiet_loading():
+        pipeline = getattr(diffusers, index["_class_name"])
+        return pipeline.from_pretrained(folder, dtype=dtype, **_safe_arguments(pipeline), **borrowed)
+
+
+def _load_from_hub(name: str, card: ModelCard, dtype: torch.dtype) -> Any:
+    import diffusers
+
+    with quiet_loading():
+        pipeline = getattr(diffusers, card.pipeline)
+    arguments = {"revision": card.revision, "variant": card.variant, "dtype": dtype}
+    arguments |= _safe_arguments(pipeline)
+    return from_cache_or_hub(
+        name, card.id, card.licence, card.gated,
+        lambda local_only: pipeline.from_pretrained(card.id, local_files_only=local_only, **arguments),
+    )
+
+
+def _safe_arguments(pipeline: type) -> dict[str, Any]:
+    safe: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+    if "safety_checker" in inspect.signature(pipeline.__init__).parameters:
+        safe |= {"safety_checker": None, "requires_safety_checker": False}
+    return safe
+
+
+def _modules(pipe: Any) -> list[torch.nn.Module]:
+    return [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+
+
+def _provenance(name: str | Path, card: ModelCard | None) -> str:
+    if card is None:
+        return str(name)
+    if not card.shipped:
+        return f"{card.id} @ {card.revision}"
+    digest = hashlib.sha256("".join(hash_weights(WEIGHTS / card.id).values()).encode()).hexdigest()
+    return f"{name} @ {digest[:12]}"
+
+
+def load_part(library: str, class_name: str, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
+    """Load one model or tokenizer from its own folder; `options` go to the model's class.
+
+    Raises ModelError if a weight would stay unset.
+    """
+    import diffusers
+    import transformers
+
+    check_weights(folder)
+    kind = getattr(transformers if library == "transformers" else diffusers, class_name)
+    if not issubclass(kind, torch.nn.Module):
+        return kind.from_pretrained(folder, local_files_only=True)
+    with quiet_loading():
+        model, report = kind.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True, **options,
+        )
+    unset = sorted(map(str, {*report["missing_keys"], *report["mismatched_keys"]}))
+    if unset:
+        raise ModelError(f"{folder} lacks {len(unset)} weights of {class_name}, first {unset[0]}", MEND)
+    return model

@@ -1,0 +1,64 @@
+"""Sections of README that are generated: each stands between two marker lines."""
+
+from studylib.errors import StudyError
+from studylib.evidence.card import shown_path
+from studylib.evidence.course import course
+from studylib.evidence.paper import load_results
+from studylib.evidence.verdicts import count_verdicts
+from studylib.files import write_atomically
+from studylib.workspace import find_root
+
+README_START, README_END = "<!-- papers:start -->", "<!-- papers:end -->"
+
+
+def papers_table() -> str:
+    """Return the course as a Markdown table: paper, year, idea, verdicts measured on the tiny world."""
+    lines = ["| # | Paper | Year | Idea | Claims on the tiny world |", "| --- | --- | --- | --- | --- |"]
+    for entry in course():
+        arxiv = f" ([{entry.arxiv}](https://arxiv.org/abs/{entry.arxiv}))" if entry.arxiv else ""
+        title = entry.title.replace("|", "\\|")
+        if entry.written:
+            title = f"[{title}](notebooks/{entry.slug}.ipynb)"
+        results = load_results(entry.slug) if entry.written else None
+        state = (
+            count_verdicts(results["claims"])
+            if results
+            else "not rendered yet"
+            if entry.written
+            else "planned"
+        )
+        idea = entry.one_line.replace("|", "\\|")
+        lines.append(f"| {entry.order} | {title}{arxiv} | {entry.year} | {idea} | {state} |")
+    return "\n".join(lines) + "\n"
+
+
+def update_readme() -> bool | None:
+    """Rewrite the table of papers between README.md's markers; tell whether the file changed."""
+    return rewrite_section(README_START, README_END, papers_table(), "table of papers")
+
+
+def rewrite_section(start: str, end: str, content: str, what: str, *, optional: bool = False) -> bool | None:
+    """Write `content` between two marker lines of README.md; tell whether the file changed.
+
+    Raises StudyError, naming `what` was not written, without the file or with anything but one of each marker; for an
+    `optional` section without file or markers the answer is None.
+    """
+    path = find_root() / "README.md"
+    if optional and not (path.is_file() and {start, end} & set(path.read_text(encoding="utf-8").splitlines())):
+        return None
+    if not path.is_file():
+        raise StudyError(
+            f"{shown_path(path)} is missing, so its {what} was not written",
+            f"Create it with the lines {start} and {end}",
+        )
+    text = path.read_text(encoding="utf-8")
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+        raise StudyError(
+            f"README.md has no place for the {what}", f"Add one line {start} and, below it, one line {end}"
+        )
+    before, rest = text.split(start)
+    after = rest.split(end)[1]
+    new = f"{before}{start}\n{content}{end}{after}"
+    if new != text:
+        write_atomically(path, new)
+    return new != text

@@ -1,0 +1,229 @@
+"""Reads a notebook's `parameters` cell and checks given values against it before any kernel starts."""
+
+import ast
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from studylib.errors import StudyError, nearest
+from studylib.evidence.card import Knob, load_card
+from studylib.evidence.paper import load_presets
+from studylib.running.notebook import cell_source, read_notebook
+from studylib.workspace import notebook_path
+
+TYPES = {"bool": bool, "int": int, "float": float, "str": str}
+TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
+NONE = ("none", "null")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of the parameters cell: `name: type = default  # help`."""
+
+    name: str
+    type: type
+    optional: bool
+    default: Any
+    help: str
+
+    @property
+    def described(self) -> str:
+        """The type in words, for messages."""
+        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[self.type]
+        return f"{words} or none" if self.optional else words
+
+
+def read_parameters(path: Path) -> dict[str, Parameter]:
+    """Read the cell tagged `parameters`: bool, int, float, str or Optional of one, one per line.
+
+    Raises StudyError naming the line that is anything else, because papermill would skip it without a word.
+    """
+    cells = [
+        cell
+        for cell in read_notebook(path)["cells"]
+        if cell.get("cell_type") == "code" and "parameters" in cell.get("metadata", {}).get("tags", [])
+    ]
+    if len(cells) != 1:
+        raise StudyError(f"{path} has {len(cells)} cells tagged `parameters`", "Tag exactly one code cell so")
+    source = cell_source(cells[0])
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise StudyError(
+            f"the parameters cell of {path} does not parse: {error}", "Mend that line"
+        ) from error
+    lines = source.splitlines()
+    found = {}
+    for statement in statements:
+        if isinstance(statement, ast.ImportFrom) and statement.module == "typing":
+            continue
+        parameter = _read_line(statement, lines[statement.lineno - 1])
+        if parameter is None:
+            raise StudyError(
+                f"line {statement.lineno} of the parameters cell of {path.name} is no parameter: "
+                f"{lines[statement.lineno - 1].strip()}",
+                "Write `name: type = value  # help`: bool, int, float, str or Optional[...], a plain value",
+            )
+        found[parameter.name] = parameter
+    return found
+
+
+def parameter_model(slug: str) -> type[BaseModel]:
+    """Build a paper's parameter model: types and defaults from the notebook, ranges from the card.
+
+    Raises StudyError when the card describes a knob the notebook does not have, or a default is out of range.
+    """
+    parameters, knobs = read_parameters(notebook_path(slug)), load_card(slug).knobs
+    strangers = [name for name in knobs if name not in parameters]
+    if strangers:
+        raise StudyError(
+            f"papers/{slug}/card.toml describes knobs the notebook does not have: {', '.join(strangers)}",
+            f"Rename them; the notebook has: {', '.join(parameters)}",
+        )
+    fields: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        knob = knobs.get(name, Knob())
+        kind: Any = Literal[tuple(knob.choices)] if knob.choices else parameter.type
+        if knob.min is not None or knob.max is not None:
+            kind = Annotated[kind, Field(ge=knob.min, le=knob.max)]
+        if parameter.type is float:
+            kind = Annotated[kind, Field(allow_inf_nan=False)]
+        kind = Optional[kind] if parameter.optional else kind  # noqa: UP045 - `kind | None` fails on Literal of a tuple
+        fields[name] = (kind, Field(parameter.default, description=knob.help or parameter.help))
+    config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, validate_default=True, protected_namespaces=()
+    )
+    return create_model(f"{slug}_parameters", __config__=config, **fields)
+
+
+def check_parameters(slug: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return all parameters, `given` ones over the defaults, with name, type and range checked.
+
+    Strict: a bool is no int, a float no int; an int is accepted for a float. StudyError names every fault
+    at once.
+    """
+    parameters = read_parameters(notebook_path(slug))
+    given = {
+        name: float(value)
+        if _is_int(value) and name in parameters and parameters[name].type is float
+        else value
+        for name, value in given.items()
+    }
+    try:
+        return parameter_model(slug)(**given).model_dump()
+    except ValidationError as error:
+        knobs, faults, remedies = load_card(slug).knobs, [], []
+        for fault in error.errors():
+            name = str(fault["loc"][0])
+            cause, remedy = _explain(name, fault["input"], parameters, knobs.get(name, Knob()), slug)
+            faults.append(cause)
+            remedies.append(remedy)
+        raise StudyError("; ".join(dict.fromkeys(faults)), "; ".join(dict.fromkeys(remedies))) from error
+
+
+def parse_assignments(slug: str, assignments: Sequence[str]) -> dict[str, Any]:
+    """Turn command line texts `name=value` into values of the parameters' types.
+
+    For a bool true/yes/on and false/no/off are understood; for an Optional, none. StudyError names what is
+    not.
+    """
+    parameters = read_parameters(notebook_path(slug))
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        name = name.strip()
+        if not equals:
+            raise StudyError(f"-p {assignment} has no value", "Write -p name=value")
+        if name in values:
+            raise StudyError(f"{name} is given twice", "Keep one of the two")
+        if name not in parameters:
+            raise StudyError(*_unknown(name, parameters, slug))
+        values[name] = _parse(parameters[name], text.strip())
+    return values
+
+
+def preset_values(slug: str, preset: str | None) -> dict[str, Any]:
+    """Return a preset's values, none for no preset; StudyError for an unknown one names the nearest."""
+    if preset is None:
+        return {}
+    presets = load_presets(slug)
+    if preset not in presets:
+        raise StudyError(
+            f"{slug} has no preset {preset!r}",
+            f"{nearest(preset, presets)}It has: {', '.join(presets) or 'none'}",
+        )
+    return presets[preset]
+
+
+def _read_line(statement: ast.stmt, line: str) -> Parameter | None:
+    if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+        return None
+    words = ast.unparse(statement.annotation)
+    inner = re.fullmatch(r"(?:typing\.)?Optional\[(\w+)\]", words)
+    optional, name = bool(inner), inner.group(1) if inner else words
+    if name not in TYPES or statement.value is None or statement.lineno != statement.end_lineno:
+        return None
+    try:
+        default = ast.literal_eval(statement.value)
+    except ValueError:
+        return None
+    if TYPES[name] is float and _is_int(default):
+        default = float(default)
+    if type(default) is not TYPES[name] and not (optional and default is None):
+        return None
+    comment = line.encode()[statement.end_col_offset :].decode().strip()
+    return Parameter(statement.target.id, TYPES[name], optional, default, comment.removeprefix("#").strip())
+
+
+def _parse(parameter: Parameter, text: str) -> Any:
+    word = text.lower()
+    if parameter.optional and word in NONE:
+        return None
+    if parameter.type is str:
+        return text
+    if parameter.type is bool and word in TRUE + FALSE:
+        return word in TRUE
+    if parameter.type is int and re.fullmatch(r"[+-]?\d+", text):
+        return int(text)
+    if parameter.type is float and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
+        return float(text)
+    raise StudyError(
+        f"{parameter.name} takes {parameter.described}, not {text!r}", f"Its default is {parameter.default}"
+    )
+
+
+def _explain(
+    name: str,
+    value: Any,
+    parameters: dict[str, Parameter],
+    knob: Knob,
+    slug: str,
+) -> tuple[str, str]:
+    """Say in words why `value` does not fit parameter `name`: cause and remedy."""
+    if name not in parameters:
+        return _unknown(name, parameters, slug)
+    parameter = parameters[name]
+    default = f"Its default is {parameter.default}"
+    if type(value) is not parameter.type or isinstance(value, float) and not math.isfinite(value):
+        return f"{name} takes {parameter.described}, not {value!r}", default
+    if knob.choices:
+        return f"{name} is one of {', '.join(map(str, knob.choices))}, not {value!r}", default
+    low, high = knob.min, knob.max
+    if high is None:
+        return f"{name} is at least {low:g}, not {value!r}", default
+    if low is None:
+        return f"{name} is at most {high:g}, not {value!r}", default
+    return f"{name} is between {low:g} and {high:g}, not {value!r}", default
+
+
+def _unknown(name: str, parameters: dict[str, Parameter], slug: str) -> tuple[str, str]:
+    return f"{slug} has no parameter {name!r}", f"{nearest(name, parameters)}It has: {', '.join(parameters)}"
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

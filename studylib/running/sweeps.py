@@ -1,0 +1,271 @@
+"""One notebook at many points: a grid of parameters, checked as a whole, run in parallel, resumed where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from tqdm import tqdm
+
+from studylib.errors import StudyError
+from studylib.files import write_atomically
+from studylib.running.fingerprint import run_id, weight_hashes
+from studylib.running.folder import RECORD, runs_folder
+from studylib.running.parameters import parse_assignments
+from studylib.running.pool import Calls, Ended, Pool
+from studylib.running.runs import checked, run
+
+MAX_POINTS = 10_000
+RANGE = re.compile(r"([+-]?\d+)\.\.([+-]?\d+)(?:\.\.([+-]?\d+))?")
+State = Literal["missing", "done", "failed", "stopped"]
+
+
+@dataclass
+class Point:
+    """One run of a sweep: what is asked for, the id its record will have, and what became of it."""
+
+    number: int
+    given: dict[str, Any]
+    run_id: str
+    state: State = "missing"
+    seconds: float = 0.0
+    error: str = ""
+    where: str = ""  # the worker or node that ran it
+
+    @property
+    def shown(self) -> str:
+        """The values that tell this point from the others."""
+        return " ".join(f"{name}={value}" for name, value in self.given.items()) or "defaults"
+
+
+@dataclass
+class Sweep:
+    """All points of a grid over one notebook; `fixed` values hold at each."""
+
+    slug: str
+    grid: dict[str, list[Any]]
+    fixed: dict[str, Any]
+    preset: str | None
+    points: list[Point] = field(default_factory=list)
+
+    @property
+    def sweep_id(self) -> str:
+        """The same for the same points of the same code, whatever their order or how often they were started."""
+        return hashlib.sha256("".join(sorted(p.run_id for p in self.points)).encode()).hexdigest()[:12]
+
+    def missing(self) -> list[Point]:
+        """The points without a finished record, in order."""
+        return [point for point in self.points if point.state != "done"]
+
+    def save(self) -> Path:
+        """Write `runs/<slug>/sweeps/<sweep id>.json`: the grid and what became of each point."""
+        path = runs_folder() / self.slug / "sweeps" / f"{self.sweep_id}.json"
+        content = {
+            "sweep_id": self.sweep_id,
+            "slug": self.slug,
+            "grid": self.grid,
+            "fixed": self.fixed,
+            "preset": self.preset,
+            "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "points": [
+                {"params": p.given, "run_id": p.run_id, "status": p.state, "seconds": p.seconds, "error": p.error}
+                for p in self.points
+            ],
+        }
+        write_atomically(path, json.dumps(content, indent=1) + "\n")
+        return path
+
+
+def parse_grid(slug: str, texts: list[str]) -> dict[str, list[Any]]:
+    """Read `name=a,b,c`, `name=0..4` or `name=0..20..5` (whole numbers, both ends included) or `name=["a, b", "c"]`.
+
+    Each value is checked as `-p name=value` is. StudyError for a name given twice, an empty range or a value that does
+    not fit.
+    """
+    grid: dict[str, list[Any]] = {}
+    for text in texts:
+        name, equals, values = (part.strip() for part in text.partition("="))
+        if not equals or not values:
+            raise StudyError(f"-g {text} has no values", "Write -g name=a,b or -g name=0..4")
+        if name in grid:
+            raise StudyError(f"{name} is given twice", "Put all its values into one -g")
+        grid[name] = [parse_assignments(slug, [f"{name}={value}"])[name] for value in split_values(values)]
+        twice = {str(v) for v in grid[name] if grid[name].count(v) > 1}
+        if twice:
+            raise StudyError(f"-g {text} has {', '.join(sorted(twice))} twice", "Keep one of the two")
+    return grid
+
+
+def split_values(text: str) -> list[str]:
+    """The single values of one knob, as texts."""
+    if text.startswith("["):
+        try:
+            return [value if isinstance(value, str) else json.dumps(value) for value in json.loads(text)]
+        except ValueError as error:
+            raise StudyError(f"{text} is no JSON list: {error}", 'Write ["a, b", "c"], quoted for the shell') from error
+    match = RANGE.fullmatch(text)
+    if not match:
+        return [value.strip() for value in text.split(",")]
+    first, last, step = int(match[1]), int(match[2]), int(match[3] or 1)
+    if step <= 0 or last < first:
+        raise StudyError(f"{text} holds no number", "Write first..last or first..last..step, first the smaller")
+    return [str(number) for number in range(first, last + 1, step)]
+
+
+def plan(slug: str, grid: dict[str, list[Any]], fixed: dict[str, Any], preset: str | None = None) -> Sweep:
+    """Every point of the grid, each checked as a run is, before any starts; StudyError names the first that does not
+    fit. Points that have a finished record already are `done`."""
+    both = [name for name in grid if name in fixed]
+    if both:
+        raise StudyError(f"{', '.join(both)} is given by -g and by -p", "Keep one of the two")
+    size = 1
+    for values in grid.values():
+        size *= len(values)
+    if size > MAX_POINTS:
+        raise StudyError(f"the grid has {size} points, more than {MAX_POINTS}", "Leave some values out")
+    points = list(expand(grid))
+    parameters = []
+    for number, given in enumerate(points, start=1):
+        try:
+            parameters.append(checked(slug, fixed | given, preset))
+        except StudyError as error:
+            raise StudyError(f"point {number} of {size} ({given}): {error.cause}", error.remedy) from error
+    models = {str(values.get("model")): values.get("model") for values in parameters}
+    hashes = {name: weight_hashes(slug, model) for name, model in models.items()}
+    sweep = Sweep(slug, grid, fixed, preset)
+    for number, (given, values) in enumerate(zip(points, parameters, strict=True), start=1):
+        point = Point(number, given, run_id(slug, values, hashes[str(values.get("model"))]))
+        if (runs_folder() / slug / point.run_id / RECORD).is_file():
+            point.state = "done"
+        sweep.points.append(point)
+    return sweep
+
+
+def run_sweep(
+    sweep: Sweep,
+    *,
+    jobs: int = 1,
+    retries: int = 1,
+    timeout: int = 600,
+    prewarmed: bool | None = None,
+    stream: TextIO | None = None,
+    run_calls: Callable[[Calls], Iterator[Ended]] | None = None,
+) -> Sweep:
+    """Run the points that have no finished record, `jobs` at a time; what became of each is left in the sweep's points.
+
+    A point that fails does not stop the others. A kernel that the system killed is given `retries` more tries.
+    `run_calls` runs them elsewhere than in processes of this machine. Interrupted, the points that were running count
+    as `stopped`, and the sweep is saved as far as it came.
+    """
+    from studylib.running import (
+        engine,  # once, for all workers that are forked from this process; it takes a second and a half
+    )
+
+    by_number = {point.number: point for point in sweep.points}
+
+    def call(point: Point) -> tuple[int, Callable[..., Any], tuple[Any, ...]]:
+        arguments = (sweep.slug, sweep.fixed | point.given, sweep.preset, timeout, prewarmed, point.run_id)
+        return point.number, run_point, arguments
+
+    calls: Calls = deque(map(call, sweep.missing()))
+    run_calls = run_calls or Pool(jobs, worker_environments(jobs)).run
+    tries = dict.fromkeys(by_number, 0)
+    progress = SweepProgress(sweep, stream)
+    for point in sweep.missing():
+        point.state = "stopped"
+    try:
+        sweep.save()
+        with engine.termination_as_interrupt(), contextlib.closing(run_calls(calls)) as ends:
+            for ended in ends:
+                point = by_number[ended.number]
+                tries[point.number] += 1
+                lost = ended.lost or isinstance(ended.error, engine.KernelDied)
+                if ended.error is not None and lost and tries[point.number] <= retries:
+                    progress.say(f"{point.shown}: {ended.error.cause}; trying again")
+                    calls.append(call(point))
+                    continue
+                if ended.error is not None:
+                    point.state, point.error = "failed", str(ended.error)
+                else:
+                    point.state, point.seconds = "done", ended.value
+                progress.ended(point)
+    finally:
+        progress.close()
+        sweep.save()
+    return sweep
+
+
+def run_point(
+    slug: str, given: dict[str, Any], preset: str | None, timeout: int, prewarmed: bool | None, id: str
+) -> float:
+    """Run one point; the seconds its notebook took. StudyError if the code has changed since the sweep was planned."""
+    done = run(slug, given, preset=preset, timeout=timeout, prewarmed=prewarmed)
+    if done.record["run_id"] != id:
+        cause = f"code or weights changed while the sweep ran: this is run {done.record['run_id']}, not {id}"
+        raise StudyError(cause, "Start the sweep again; it takes the new code for all points", exit_code=1)
+    return done.record["seconds"]
+
+
+def worker_environments(jobs: int) -> list[dict[str, str]]:
+    """For each of `jobs` workers its share of the processor's cores and, where there are several GPUs, one of them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:  # counted without a CUDA call: one before a fork would spoil CUDA in the workers
+        gpus = [str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+    else:
+        gpus = [gpu for gpu in visible.split(",") if gpu.strip()]
+    if len(gpus) < 2:
+        return [threads] * jobs
+    return [threads | {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(jobs)]
+
+
+class SweepProgress:
+    """One display for all points: a bar on a terminal, a line a point in a log, nothing without a stream."""
+
+    def __init__(self, sweep: Sweep, stream: TextIO | None) -> None:
+        self.sweep, self.stream, self.total = sweep, stream, len(sweep.points)
+        self.count = self.total - len(sweep.missing())
+        self.bar = None
+        if stream is not None and stream.isatty():
+            tqdm.monitor_interval = 0  # its thread would not survive the forks
+            self.bar = tqdm(total=self.total, initial=self.count, desc=sweep.slug, unit="run", file=stream, leave=False)
+        elif stream is not None and self.count:
+            self.say(f"{self.count} of {self.total} points are already done")
+
+    def ended(self, point: Point) -> None:
+        """Count a point and, in a log, tell how it ended."""
+        self.count += 1
+        how = f"{point.seconds:.1f} s, {point.run_id}" if point.state == "done" else f"FAILED, {point.error}"
+        if self.bar is not None:
+            self.bar.update(1)
+        if self.bar is None or point.state == "failed":
+            self.say(f"[{self.count}/{self.total}] {point.shown}: {how}")
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar if there is one."""
+        if self.bar is not None:
+            self.bar.write(line, file=self.stream)
+        elif self.stream is not None:
+            print(f"{self.sweep.slug}: {line}", file=self.stream, flush=True)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def expand(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """All combinations, the last knob changing fastest."""
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))

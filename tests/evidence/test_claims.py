@@ -1,0 +1,159 @@
+"""Verdicts: identities, effects with intervals, what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from mini_workspace import make_workspace
+
+from studylib.evidence.card import load_card
+from studylib.evidence.claims import Claims
+from studylib.evidence.intervals import paired_bootstrap
+
+SEEDS = [i % 3 for i in range(24)]
+PROMPTS = [i // 3 for i in range(24)]
+
+
+@pytest.fixture
+def claims(tmp_path, monkeypatch) -> Claims:
+    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
+    return Claims(load_card("mini"))
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected", "tolerance", "verdict"),
+    [
+        (3, 3, 0.0, "held"),
+        (3, 4, 0.0, "failed"),
+        (0.1 + 0.2, 0.3, 0.0, "failed"),
+        (0.1 + 0.2, 0.3, 1e-9, "held"),
+        (True, True, 0.0, "held"),
+        (math.nan, math.nan, 1.0, "failed"),
+        ([1.0, math.nan], [1.0, 2.0], 1.0, "failed"),
+        (torch.ones(2, 3, dtype=torch.bfloat16), torch.ones(2, 3), 0.0, "held"),
+        (torch.ones(2, 3), torch.ones(3, 2), 9.0, "failed"),
+        (np.array([1.0, 1.5]), [1.0, 1.0], 0.5, "held"),
+        (["up", "mid"], ["up", "mid"], 0.0, "held"),
+        (["up", "mid"], ["mid", "up"], 0.0, "failed"),
+        ("1", 1, 0.0, "failed"),
+    ],
+)
+def test_exact(claims, measured, expected, tolerance, verdict):
+    """An identity holds to its tolerance everywhere or not at all; a NaN never does."""
+    assert claims.exact("identity", measured, expected, tolerance).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("shift", "sign", "verdict"),
+    [
+        (1.0, 1, "held"),
+        (1.0, -1, "reversed"),
+        (-1.0, -1, "held"),
+        (-1.0, 1, "reversed"),
+        (0.0, 1, "undecided"),
+    ],
+)
+def test_directional(claims, shift, sign, verdict):
+    """The verdict follows the interval's side of zero and the side the paper claims."""
+    noise = np.random.default_rng(0).normal(0, 0.3, 24)
+    effects = shift + noise - noise.mean()
+    found = claims.directional("rises", effects, SEEDS, PROMPTS, sign=sign)
+    assert found.verdict == verdict
+    assert found.effect == pytest.approx(shift, abs=1e-9)
+    assert found.interval[0] < found.effect < found.interval[1]
+
+
+def test_effect_carried_by_one_prompt_is_undecided(claims):
+    """Many seeds of one lucky prompt are not many observations."""
+    effects = [3.0 if prompt == 0 else 0.0 for prompt in PROMPTS]
+    assert claims.directional("rises", effects, SEEDS, PROMPTS).verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "seeds", "unit", "named"),
+    [(23, 3, "pair", "23 pairs"), (24, 2, "pair", "2 seeds"), (24, 4, "training", "4 training seeds")],
+)
+def test_too_few_measurements_are_refused(claims, pairs, seeds, unit, named):
+    """A verdict from fewer pairs than the design asks for would look as good as any other."""
+    numbers = range(pairs)
+    with pytest.raises(ValueError, match=named):
+        claims.directional("rises", [1.0] * pairs, [i % seeds for i in numbers], list(numbers), unit=unit)
+    assert "rises" in claims.undecided_ids()
+
+
+def test_repeated_pairs_count_once(claims):
+    """Measuring one pair 24 times is one pair."""
+    with pytest.raises(ValueError, match="3 pairs"):
+        claims.directional("rises", [1.0] * 24, [i % 3 for i in range(24)], ["a"] * 24)
+
+
+def test_five_trainings_are_enough(claims):
+    """Where a training is the unit, one prompt and five seeds must do."""
+    found = claims.directional("rises", [1.0, 1.1, 0.9, 1.2, 0.8], range(5), ["a"] * 5, unit="training")
+    assert found.verdict == "held"
+
+
+def test_bootstrap_is_repeatable_and_covers_the_true_mean():
+    """An interval that misses the truth too often makes verdicts worthless."""
+    rng, hits = np.random.default_rng(1), 0
+    seeds, prompts = np.divmod(np.arange(96), 12)
+    for _ in range(100):
+        effects = rng.normal(0, 1, 8)[seeds] + rng.normal(0, 1, 12)[prompts] + rng.normal(0, 1, 96)
+        interval = paired_bootstrap(effects, seeds, prompts, draws=500)
+        hits += interval.low <= 0 <= interval.high
+    assert hits >= 85
+    assert paired_bootstrap(effects, seeds, prompts) == paired_bootstrap(effects, seeds, prompts)
+
+
+def test_bootstrap_of_equal_effects_has_no_width():
+    """Effects without any spread leave nothing to be unsure of."""
+    assert paired_bootstrap([0.5] * 24, SEEDS, PROMPTS) == pytest.approx((0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("effects", "seeds", "named"),
+    [([], [], "finite"), ([1.0, math.inf], [0, 1], "finite"), ([1.0], [0, 1], "lengths")],
+)
+def test_bootstrap_refuses_what_has_no_mean(effects, seeds, named):
+    """An infinite effect, or one without its seed, must not become a number."""
+    with pytest.raises(ValueError, match=named):
+        paired_bootstrap(effects, seeds, seeds)
+
+
+def test_unknown_and_misused_claims_are_named(claims):
+    """A verdict filed under a wrong id would leave the card's claim unmeasured."""
+    with pytest.raises(LookupError, match="Did you mean identity.*count, rises"):
+        claims.exact("identiti", 1, 1)
+    with pytest.raises(ValueError, match=r"claims\.directional"):
+        claims.exact("rises", 1, 1)
+
+
+def test_record_needs_every_claim(claims):
+    """A claim left out must stop the record, or it would vanish from the scoreboard."""
+    claims.exact("identity", 1, 1)
+    with pytest.raises(ValueError, match="count, rises, falls"):
+        claims.results()
+    claims.exact("count", 1, 2)
+    claims.directional("rises", [1.0] * 24, SEEDS, PROMPTS)
+    claims.directional("falls", [1.0] * 24, SEEDS, PROMPTS, sign=-1)
+    results = claims.results()
+    assert {id: result["verdict"] for id, result in results.items()} == {
+        "identity": "held",
+        "count": "failed",
+        "rises": "held",
+        "falls": "reversed",
+        "liked": "not testable here",
+    }
+    assert set(results["rises"]) == {"verdict", "effect", "interval", "paper"}
+    assert results["rises"]["interval"] == [1.0, 1.0]
+
+
+def test_table_prints_words_and_shows_figures(claims):
+    """Printed text is compared by nbval, so it holds no measured digits; the HTML is for the reader."""
+    claims.directional("rises", [0.123] * 24, SEEDS, PROMPTS)
+    table = claims.table()
+    assert "rises     directional  held" in repr(table) and "0.123" not in repr(table)
+    assert "identity  exact        not measured yet" in repr(table)
+    html = table._repr_html_()
+    assert "+0.123" in html and "0.5 [verified]" in html and "not testable here" in html

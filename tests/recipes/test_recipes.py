@@ -1,0 +1,251 @@
+"""The shipped models come out of these recipes: they must survive a kill, and their metrics must be true."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from studylib.models.files import WEIGHTS
+from studylib.recipes import clip, dino, judge, sd, training_loop, vae
+from studylib.recipes.optimisers import MuonAdamW, inner_weights
+from studylib.workspace import PACKAGE
+from studylib.world.data import held_out, numbered_view
+from studylib.world.draw import draw
+from studylib.world.scene import attributes, caption
+
+TOY = textwrap.dedent("""
+    import sys, time
+    from pathlib import Path
+    import torch
+    from studylib.recipes.training_loop import Budget, fit
+    folder, pause = Path(sys.argv[1]), float(sys.argv[2])
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 4)
+    def loss(step, generator):
+        time.sleep(pause)
+        x = torch.randn(8, 4, generator=generator)
+        return {"loss": (model(x) - x).square().mean()}
+    budget = Budget(40, 1e9, 8, 0, "cpu", 0, folder, folder, False, None)
+    print(fit(budget, model, loss, lr=0.1, muon_lr=0.02, warmup=5, ema=0.9, save_every=0.0))
+    torch.save(model.state_dict(), folder / "end.pt")
+""")
+
+
+def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path):
+    """kill -9 in mid-training, then the same command: the weights must equal an undisturbed run's, bit for bit."""
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    whole.mkdir(), torn.mkdir()
+    subprocess.run([sys.executable, "-c", TOY, whole, "0"], check=True, capture_output=True)
+    victim = subprocess.Popen(
+        [sys.executable, "-c", TOY, torn, "0.1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not (torn / "checkpoint.pt").exists():
+        time.sleep(0.05)
+        assert victim.poll() is None
+    time.sleep(0.5)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert not (torn / "end.pt").exists()
+    again = subprocess.run([sys.executable, "-c", TOY, torn, "0"], check=True, capture_output=True, text=True)
+    assert "resumed from" in again.stdout and "'steps': 40" in again.stdout
+    a, b = (torch.load(f / "end.pt", weights_only=True) for f in (whole, torn))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert (torn / "loss.png").exists()
+
+
+SHARED = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    import torch
+    from accelerate import PartialState
+    from studylib.recipes import training_loop as loop
+    from studylib.learning.processes import gathered, share
+    PartialState(cpu=True)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
+    def loss(step, generator):
+        x = share(torch.randn(8, 6, generator=generator))
+        y = model(x)
+        features = gathered(torch.nn.functional.normalize(y, dim=-1))  # each picture against all others
+        contrast = torch.logsumexp(5 * features @ features.T, dim=1).mean()
+        return {"loss": y.square().mean() + contrast, "contrast": contrast}
+    folder = Path(sys.argv[1])
+    folder.mkdir(exist_ok=True)
+    budget = loop.Budget(50, 1e9, 8, 0, "cpu", 0, folder, folder, False, None)
+    loop.fit(budget, model, loss, lr=0.01, muon_lr=float(sys.argv[2]), warmup=5, ema=0.9)
+    torch.save(model.state_dict(), folder / "end.pt")
+""")
+
+
+@pytest.mark.parametrize("muon_lr, tolerance", [(0.0, 1e-4), (0.01, 3e-3)])  # Muon rounds its steps to bfloat16
+def test_two_processes_train_as_one_does(tmp_path, muon_lr, tolerance):
+    """`accelerate launch` with two processes and the same global batch: losses and weights agree, for losses that are
+    means over pictures and for those that compare pictures with each other."""
+    script = tmp_path / "train.py"
+    script.write_text(SHARED)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    environment = dict(os.environ) | {"PYTHONPATH": str(PACKAGE.parent)}
+    for count in (1, 2):
+        # without MPI it is this option that starts several processes; they see that they are on the CPU
+        command = [*launch, "--num_processes", str(count), *(["--multi_gpu"] if count > 1 else [])]
+        command += [script, tmp_path / str(count), str(muon_lr)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+    one, two = (torch.load(tmp_path / str(count) / "end.pt", weights_only=True) for count in (1, 2))
+    assert all(torch.allclose(one[key], two[key], atol=tolerance) for key in one)
+    logs = [(tmp_path / str(count) / "loss.csv").read_text().strip().split(",")[2:] for count in (1, 2)]
+    for a, b in zip(*logs, strict=True):
+        assert float(a.partition("=")[2]) == pytest.approx(float(b.partition("=")[2]), abs=tolerance)
+
+
+def test_muon_takes_the_inner_weights_only():
+    """Muon on an embedding or on the layer that makes the pixels trains badly; AdamW on the inner weights slowly."""
+    names = set(inner_weights(vae.build()))
+    assert {"encoder.mid_block.resnets.0.conv1.weight", "decoder.up_blocks.0.resnets.0.conv1.weight"} <= names
+    assert not {n for n in names if "conv_in" in n or "conv_out" in n or "norm" in n}
+    tokenizer = clip.train_tokenizer([caption(s) for s in held_out(200)])
+    model = clip.build(tokenizer)
+    model.text_model.requires_grad_(False)
+    assert not {n for n in inner_weights(model) if "embedding" in n or n.startswith("text_model")}
+
+
+def test_muon_steps_a_convolution_as_its_matrix():
+    """A 3x3 convolution must move exactly as torch's Muon moves the matrix (out, in * 9), its bias as AdamW's."""
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(4, 6, 3)
+    matrix = torch.nn.Parameter(convolution.weight.detach().clone().view(6, 36))
+    bias = torch.nn.Parameter(convolution.bias.detach().clone())
+    ours = MuonAdamW(torch.nn.Sequential(convolution), lr=0.01, muon_lr=0.03, weight_decay=0.1)
+    muon = torch.optim.Muon([matrix], lr=0.015, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW([bias], lr=0.005, betas=(0.9, 0.99), weight_decay=0.1)
+    ours.scale(0.5)
+    for _ in range(3):
+        convolution.zero_grad()
+        convolution(torch.randn(2, 4, 8, 8)).square().mean().backward()
+        matrix.grad, bias.grad = convolution.weight.grad.view(6, 36).clone(), convolution.bias.grad.clone()
+        for optimiser in (ours, muon, adamw):
+            optimiser.step()
+        assert torch.equal(convolution.weight.view(6, 36), matrix) and torch.equal(convolution.bias, bias)
+
+
+def test_every_text_tokenises_and_rare_words_stay_whole():
+    """Users type anything; DreamBooth needs a word that is one token and means nothing."""
+    tokenizer = clip.train_tokenizer([caption(s) for s in held_out(600)])
+    for text in ("a red cat on grass", "héllo 世界 🎈 42%", "", "x" * 300):
+        assert clip.tokenize(tokenizer, [text]).shape == (1, clip.CONTEXT)
+    assert tokenizer.decode(tokenizer("héllo 世界").input_ids, skip_special_tokens=True) == "héllo 世界"
+    for word in (*clip.RARE, "cat", "watercolor"):
+        assert len(tokenizer.tokenize(word)) == 1, word
+    assert tokenizer.unk_token_id not in clip.tokenize(tokenizer, ["🎈"])[0, 1:5].tolist()
+
+
+def test_builds_have_the_stated_shapes():
+    """Later papers rely on 16x16x8 latents, attention at every resolution and a U-Net of about 6 M parameters."""
+    unet = sd.build()
+    assert 5.0e6 < sum(p.numel() for p in unet.parameters()) < 6.5e6
+    assert unet(torch.randn(2, 8, 16, 16), 3, torch.randn(2, 32, 128)).sample.shape == (2, 8, 16, 16)
+    model = vae.build()
+    assert model.encode(torch.randn(1, 3, 128, 128)).latent_dist.mean.shape == (1, 8, 16, 16)
+    assert dino.features(dino.build(), torch.randn(2, 3, 128, 128)).norm(dim=-1).allclose(torch.ones(2))
+
+
+def test_reconstruction_loss_sees_lost_colour():
+    """A reconstruction in gray of the right brightness must cost more than one that is a little too dark."""
+    colourful = torch.tensor([0.6, -0.2, -0.6]).view(1, 3, 1, 1).expand(1, 3, 32, 32)
+    gray = colourful.mean(1, keepdim=True).expand_as(colourful)
+    assert vae.reconstruction_loss(gray, colourful) > 5 * vae.reconstruction_loss(colourful - 0.05, colourful)
+    assert vae.reconstruction_loss(colourful, colourful) == 0
+
+
+def test_standardised_latents_decode_to_the_same_pictures():
+    """Folding mean and variance into the convolutions must leave pictures alone and make latents standard."""
+    torch.manual_seed(0)
+    model, pixels = vae.build().eval(), torch.rand(6, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        before = model.decode(model.encode(pixels).latent_dist.mean).sample
+        vae.standardise(model, pixels)
+        latents = model.encode(pixels).latent_dist
+        assert latents.mean.mean(dim=(0, 2, 3)).abs().max() < 1e-3
+        assert (latents.mean.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-3
+        assert torch.allclose(model.decode(latents.mean).sample, before, atol=1e-3)
+
+
+@pytest.mark.parametrize("recipe, part", [(vae, ""), (dino, ""), (sd, "unet")])
+def test_a_recipe_goes_on_from_the_shipped_weights(tmp_path, recipe, part):
+    """README says `--init studylib/weights/<name>`: that folder must give the very weights that ship."""
+    folder = WEIGHTS / recipe.__name__.rpartition(".")[2]
+    settings = training_loop.Budget(1, 1.0, 1, 0, "cpu", 0, tmp_path, tmp_path, False, folder)
+    model = training_loop.start(settings, recipe.build(), part)
+    shipped = load_file(next((folder / part).glob("*.safetensors")))
+    found, sought = (  # files keep some weights under older names
+        sorted((tuple(w.shape), w.double().sum().item()) for w in weights.values())
+        for weights in (model.state_dict(), shipped)
+    )
+    assert found == sought
+    written = json.loads((folder / part / "config.json").read_text())
+    here = json.loads(model.to_json_string()) if hasattr(model, "to_json_string") else model.config.to_dict()
+    notes = {"architectures", "_diffusers_version", "_name_or_path", "dtype", "transformers_version"}
+    settled = set(written) & set(here) - notes
+    assert {name: here[name] for name in settled} == {name: written[name] for name in settled}
+
+
+def test_judge_survives_saving(tmp_path):
+    """The judge is no transformers class; its own round trip must keep heads and weights."""
+    model = judge.Judge({"noun": ["cat", "dog"]}, widths=[8, 8, 8, 16]).eval()
+    training_loop.save_half(model, tmp_path)
+    again = judge.Judge.from_pretrained(tmp_path).float().eval()
+    pixels = torch.rand(2, 3, 128, 128)
+    assert again.heads == {"noun": ["cat", "dog"]}
+    assert torch.allclose(model(pixels)["noun"], again(pixels)["noun"], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "name, keys",
+    [
+        ("sd", ("noun", "colour", "style", "place", "style_entropy_bits")),
+        ("clip", ("attribute_accuracy",)),
+        ("judge", ("noun", "colour", "style", "place")),
+        ("dino", ("retrieval_top1",)),
+        ("vae", ("psnr_db",)),
+    ],
+)
+def test_shipped_metrics_are_complete(name, keys):
+    """Cards and README quote these files."""
+    metrics = json.loads((WEIGHTS / name / "metrics.json").read_text())
+    assert set(keys) | {"steps", "minutes", "device", "parameters", "seed"} <= set(metrics)
+    assert list((WEIGHTS / name).rglob("*.safetensors"))
+
+
+def test_shipped_judge_is_as_good_as_it_says():
+    """Verdicts rest on the judge: its metrics.json must hold on scenes that it was not measured on."""
+    model = judge.Judge.from_pretrained(WEIGHTS / "judge").float().eval()
+    metrics = json.loads((WEIGHTS / "judge" / "metrics.json").read_text())
+    scenes = held_out(200, first=500_000)
+    choices = sd.judged(model, [draw(s, seed=i) for i, s in enumerate(scenes)])
+    for attribute in ("noun", "colour", "style", "place"):
+        share = np.mean([c[attribute] == attributes(s)[attribute] for c, s in zip(choices, scenes, strict=True)])
+        assert share > metrics[attribute] - 0.04, attribute
+
+
+def test_shipped_vae_is_as_good_as_it_says():
+    """PSNR on fresh scenes within 1 dB of metrics.json."""
+    from diffusers import AutoencoderKL
+
+    model = AutoencoderKL.from_pretrained(WEIGHTS / "vae").float().eval()
+    pixels = training_loop.to_pixels(np.stack([np.asarray(draw(s)) for s in held_out(48, first=600_000)]), "cpu")
+    assert vae.psnr(model, pixels) > json.loads((WEIGHTS / "vae" / "metrics.json").read_text())["psnr_db"] - 1
+
+
+def test_views_share_the_subject():
+    """DINO is trained and measured on pairs of views: they must show one subject in two places."""
+    a, b = numbered_view(11, 0), numbered_view(11, 1)
+    assert (a.noun, a.accent, a.pattern, a.hatch_angle) == (b.noun, b.accent, b.pattern, b.hatch_angle) and a.x != b.x

@@ -1,0 +1,128 @@
+"""Run ids follow what a run depends on; weights missing or cut short are found without loading."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mini_workspace import code, make_workspace, prose, standard_cells, write_notebook
+from safetensors.torch import save_file
+
+from studylib.errors import StudyError
+from studylib.models import files
+from studylib.running import fingerprint
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path / "root")))
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def pipeline(tmp_path) -> Path:
+    """A folder in the layout of a diffusers pipeline with one model and one scheduler."""
+    folder = tmp_path / "pipeline"
+    for part, config in (("unet", "config.json"), ("scheduler", "scheduler_config.json")):
+        (folder / part).mkdir(parents=True)
+        (folder / part / config).write_text("{}")
+    index = {
+        "_class_name": "X",
+        "unet": ["diffusers", "U"],
+        "scheduler": ["diffusers", "S"],
+        "extra": [None, None],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    save_file({"weight": torch.zeros(4, 8)}, folder / "unet" / "model.safetensors")
+    return folder
+
+
+def test_whole_pipeline_passes(pipeline):
+    """The checks must not refuse what diffusers wrote."""
+    files.check_pipeline_folder(pipeline)
+
+
+def test_the_shipped_pipeline_passes_by_its_path():
+    """It borrows text encoder and autoencoder from its neighbours; "tiny" by name and by path must be one thing."""
+    folder = str(files.WEIGHTS / "sd")
+    assert files.check_model(folder, "tiny") == folder
+
+
+def test_truncated_weights_are_found(pipeline):
+    """A download cut short would otherwise fail deep inside the kernel."""
+    path = pipeline / "unet" / "model.safetensors"
+    whole = path.read_bytes()
+    for length in (len(whole) - 1, 20, 4, 0):
+        path.write_bytes(whole[:length])
+        with pytest.raises(StudyError, match="model.safetensors"):
+            files.check_pipeline_folder(pipeline)
+
+
+def test_pickled_weights_are_not_enough(pipeline):
+    """Pickles are never loaded, so a folder that has nothing else has no weights."""
+    (pipeline / "unet" / "model.safetensors").rename(pipeline / "unet" / "model.bin")
+    with pytest.raises(StudyError, match="has no safetensors; it holds .*bin"):
+        files.check_pipeline_folder(pipeline)
+
+
+def test_folder_that_is_no_pipeline(workspace, pipeline):
+    """The error says what is there, so that a neighbouring folder is soon found."""
+    with pytest.raises(StudyError, match="no model_index.json; it holds .*notebooks"):
+        files.check_model(str(workspace), "tiny")
+    (pipeline / "unet" / "model.safetensors").unlink()
+    (pipeline / "unet" / "config.json").unlink()
+    (pipeline / "unet").rmdir()
+    with pytest.raises(StudyError, match="lacks its unet"):
+        files.check_pipeline_folder(pipeline)
+
+
+def test_model_folder_becomes_absolute(pipeline, monkeypatch):
+    """The kernel runs in another folder than the command."""
+    monkeypatch.chdir(pipeline.parent)
+    assert files.check_model("pipeline", "tiny") == str(pipeline.resolve())
+
+
+def test_unknown_model_names_the_nearest():
+    """A misspelt model must not be looked for on the network."""
+    with pytest.raises(StudyError, match="Did you mean tiny"):
+        files.check_model("tinny", "tiny")
+
+
+def test_missing_shipped_weights(tmp_path, monkeypatch):
+    """A checkout without its weights is said before a kernel starts."""
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path)
+    with pytest.raises(StudyError, match="weights are missing.*recipes.sd"):
+        files.check_model("tiny", "tiny")
+
+
+def test_hashes_follow_the_files(workspace, tmp_path, monkeypatch):
+    """A retrained model is another run, even when its file keeps its size."""
+    monkeypatch.setattr(fingerprint, "WEIGHTS", tmp_path / "shipped")
+    path = tmp_path / "shipped" / "sd" / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    save_file({"weight": torch.zeros(4)}, path)
+    first = fingerprint.weight_hashes("mini", "tiny")
+    assert list(first) == ["studylib/sd/model.safetensors"]
+    assert fingerprint.weight_hashes("mini", "tiny") == first
+    (workspace / "runs" / "weights.json").write_text("{broken")  # a damaged cache is only slower
+    assert fingerprint.weight_hashes("mini", "tiny") == first
+    save_file({"weight": torch.ones(4)}, path)
+    assert fingerprint.weight_hashes("mini", "tiny") != first
+
+
+def test_run_id_follows_code_and_parameters(workspace):
+    """Equal ids must mean equal results; prose and outputs must not cost a run."""
+
+    def id_now(steps: int = 3, **weights: str) -> str:
+        return fingerprint.run_id("mini", {"steps": steps}, weights)
+
+    notebook, method = workspace / "notebooks" / "mini.ipynb", workspace / "papers" / "mini" / "method.py"
+    first = id_now()
+    write_notebook(notebook, [prose("# Other words"), *standard_cells()[1:]])
+    assert id_now() == first
+    assert len({first, id_now(steps=4), id_now(model="other")}) == 3
+    write_notebook(notebook, [*standard_cells(), code("1 + 1")])
+    second = id_now()
+    assert second != first
+    method.write_text("SCALE = 2\n")
+    assert id_now() != second
