@@ -11,6 +11,7 @@ from studylib.errors import StudyError, nearest
 from studylib.files import contents
 from studylib.models.table import MODELS
 from studylib.workspace import PACKAGE
+from studylib.world.scene import EDITION
 
 MEND = "Run `study doctor`, or reinstall the project's files"
 WEIGHTS = PACKAGE / "weights"
@@ -111,6 +112,24 @@ def check_shipped_weights() -> None:
         )
     for config in sorted(WEIGHTS.rglob("config.json")):
         check_model_folder(config.parent)
+    for metrics in sorted(WEIGHTS.glob("*/metrics.json")):
+        check_edition(metrics.parent)
+
+
+def check_edition(folder: Path) -> None:
+    """Raise StudyError if a tiny model's weights were trained on another edition of the world than this code draws.
+
+    The edition stands in the `metrics.json` that a recipe writes; a folder without one is nobody's tiny model.
+    """
+    path = folder / "metrics.json"
+    if not path.is_file():
+        return
+    edition = json.loads(path.read_text(encoding="utf-8")).get("edition", 1)  # the first wrote none
+    if edition != EDITION:
+        raise StudyError(
+            f"the weights in {folder} are of edition {edition} of the tiny world; this code draws edition {EDITION}",
+            "Take code and weights of one version: `git checkout studylib`, or train them again without --init",
+        )
 
 
 class ModelError(StudyError, RuntimeError):
@@ -156,6 +175,8 @@ def check_weights(folder: Path) -> None:
         return  # a tokenizer, scheduler or image processor: nothing to weigh
     try:
         check_model_folder(folder)
+        for owner in (folder, folder.parent):  # a part of a pipeline has its metrics one folder up
+            check_edition(owner)
     except StudyError as error:
         raise ModelError(error.cause, error.remedy) from error
 

@@ -117,23 +117,27 @@ def attribute_accuracy(
 
 
 def main() -> None:
-    budget = loop.budget("clip", __doc__.splitlines()[0], steps=4000, minutes=15, batch_size=192, scenes=60_000)
-    device = budget.device
-    data = loop.drawn(budget.scenes)
+    budget = loop.budget(
+        "clip", __doc__.splitlines()[0], steps=4000, minutes=30, batch_size=192, scenes=48_000,
+        options={"text": {"action": "store_true", "help": "with --init: train the text tower as well"}},
+    )  # fmt: skip
+    device, first = budget.device, budget.seed * budget.scenes
+    data = loop.drawn(budget.scenes, first=first)
     if budget.init:
         tokenizer = CLIPTokenizer.from_pretrained(budget.init)
     else:
         rng = random.Random(budget.seed)
         tokenizer = train_tokenizer([caption(scene_number(i), rng) for i in range(20_000)])
     model = loop.start(budget, build(tokenizer))
-    model.text_model.requires_grad_(budget.init is None)  # with --init it stays what the diffusion model knows
+    # with --init the text tower stays what the diffusion model knows
+    model.text_model.requires_grad_(budget.init is None or budget.options["text"])
 
     def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
         index = torch.randint(len(data), (budget.batch_size,), generator=generator).sort().values
         words = random.Random(int(torch.randint(1 << 31, (1,), generator=generator)))
-        captions = [caption(scene_number(i), words) for i in index.tolist()]
+        captions = [caption(scene_number(first + i), words) for i in index.tolist()]
         index, ids = share(index).numpy(), share(tokenize(tokenizer, captions)).to(device)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with budget.precision.autocast():
             images = model.visual_projection(model.vision_model(loop.to_pixels(data[index], device)).pooler_output)
             texts = model.text_projection(model.text_model(ids).pooler_output)
         scale = model.logit_scale.exp().clamp(max=100)
@@ -144,7 +148,8 @@ def main() -> None:
         value = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         return {"loss": value}
 
-    trained = loop.fit(budget, model, loss, lr=1.5e-3, muon_lr=2e-3, weight_decay=0.05, ema=0.995)
+    pace = 0.4 if budget.init else 1.0
+    trained = loop.fit(budget, model, loss, lr=1.5e-3 * pace, muon_lr=2e-3 * pace, weight_decay=0.05, ema=0.995)
     scenes = held_out(512)
     accuracy = attribute_accuracy(
         model, tokenizer, scenes, loop.to_pixels(pictures(512, loop.DATA, first=HELD_OUT), device)

@@ -13,21 +13,24 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import PartialState
 from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from studylib.learning.processes import agreed, average_gradients, leave
-from studylib.models.files import WEIGHTS
+from studylib.models.files import WEIGHTS, check_edition
 from studylib.recipes.optimisers import MuonAdamW
+from studylib.recipes.precision import TYPES, Precision
 from studylib.world.data import pictures
+from studylib.world.scene import EDITION
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 DATA = Path(os.environ.get("STUDY_DATA", "runs/recipes/data"))
@@ -47,10 +50,21 @@ class Budget:
     out: Path
     compile: bool
     init: Path | None
+    precision: Precision = field(default_factory=Precision)
+    options: dict[str, object] = field(default_factory=dict)  # of this recipe only
 
 
-def budget(name: str, description: str, *, steps: int, minutes: float, batch_size: int, scenes: int) -> Budget:
-    """The command line of a recipe."""
+def budget(
+    name: str,
+    description: str,
+    *,
+    steps: int,
+    minutes: float,
+    batch_size: int,
+    scenes: int,
+    options: dict[str, dict[str, object]] | None = None,
+) -> Budget:
+    """The command line of a recipe; `options` are its own: name -> what argparse is told of it."""
     parser = argparse.ArgumentParser(
         prog=f"python -m studylib.recipes.{name}",
         description=description,
@@ -72,7 +86,13 @@ def budget(name: str, description: str, *, steps: int, minutes: float, batch_siz
     parser.add_argument(
         "--init", type=Path, help="go on from these weights (a folder a recipe wrote), with a fresh schedule"
     )
+    parser.add_argument("--precision", choices=TYPES, default="auto", help="auto: on a CPU the faster one of both")
+    parser.add_argument("--threads", type=int, default=0, help="threads of this process; 0: as many as torch takes")
+    for option, told in (options or {}).items():
+        parser.add_argument(f"--{option.replace('_', '-')}", **told)
     args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
     args.folder.mkdir(parents=True, exist_ok=True)
     if args.device is None:
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -82,6 +102,8 @@ def budget(name: str, description: str, *, steps: int, minutes: float, batch_siz
             parser.error(f"--batch-size {args.batch_size} cannot be shared by {state.num_processes} processes")
         args.device = str(state.device)
     torch.manual_seed(args.seed)
+    args.precision = Precision(args.device, args.precision)
+    args.options = {option: getattr(args, option) for option in options or {}}
     return Budget(**{f: getattr(args, f) for f in Budget.__dataclass_fields__})
 
 
@@ -94,6 +116,7 @@ def drawn(count: int, first: int = 0, view: int = 0) -> np.ndarray:
 def start(budget: Budget, model: ModelT, part: str = "") -> ModelT:
     """`model` on the budget's device, with the weights of `--init` if that was given: of its folder `part`, if any."""
     if budget.init is not None:
+        check_edition(budget.init)
         given = type(model).from_pretrained(budget.init / part).float().state_dict()  # a ViT's has a pooler besides
         model.load_state_dict({name: given[name] for name in model.state_dict()})
     return model.to(budget.device)
@@ -161,9 +184,19 @@ def fit(
             model.train()
             swap() if average else None
 
-    model.train()
-    log_path = budget.folder / "loss.csv"
+    def gradients(step: int) -> dict[str, Tensor]:
+        generator.manual_seed(budget.seed * 1_000_003 + step)
+        losses = loss(step, generator)
+        model.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        return losses
+
     generator = torch.Generator()
+    model.train()
+    alone = PartialState().num_processes == 1  # several processes must agree: they keep float32
+    if alone and (speeds := budget.precision.probe(lambda: gradients(state["step"]))):
+        print(f"{name}: a step takes {speeds} seconds; {budget.precision.dtype} is taken", flush=True)
+    log_path = budget.folder / "loss.csv"
     previous, last_save, last_sheet, running = time.monotonic(), time.monotonic(), time.monotonic(), {}
     with (
         (log_path if main else Path(os.devnull)).open("a", newline="") as file,
@@ -175,10 +208,7 @@ def fit(
                 minimum_lr + (1 - minimum_lr) * 0.5 * (1 + math.cos(math.pi * progress))
             )
             optimiser.scale(scale)
-            generator.manual_seed(budget.seed * 1_000_003 + state["step"])
-            losses = loss(state["step"], generator)
-            model.zero_grad(set_to_none=True)
-            losses["loss"].backward()
+            losses = gradients(state["step"])
             average_gradients(parameters)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
@@ -244,9 +274,18 @@ def write_metrics(budget: Budget, model: nn.Module, trained: dict[str, float], m
         "seed": budget.seed,
         "batch_size": budget.batch_size,
         "parameters": sum(p.numel() for p in model.parameters()),
+        "edition": EDITION,
     }
     (budget.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     print(json.dumps(metrics, indent=1))
+
+
+def contrast(one: Tensor, other: Tensor, temperature: float) -> Tensor:
+    """Row i of `one` and row i of `other` belong together, all other pairs do not: (N, D) unit features each -> the
+    mean cross-entropy both ways (InfoNCE)."""
+    logits = one @ other.T / temperature  # (N, N)
+    target = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def save_half(model: nn.Module, folder: Path) -> None:

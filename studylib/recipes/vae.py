@@ -5,6 +5,7 @@ Stands for Stable Diffusion's VAE. Bar: PSNR >= 30 dB on held-out scenes.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
@@ -15,20 +16,25 @@ from studylib.learning.processes import share
 from studylib.recipes import training_loop as loop
 from studylib.world.data import HELD_OUT
 
+LAYOUTS = {8: ((16, 32, 64, 96), 8), 4: ((16, 32, 64), 4)}  # by how much it halves -> channels, latent channels
+CROP = 64  # pixels: eight crops of different pictures teach more than two whole pictures, at the same cost
 
-def build() -> AutoencoderKL:
-    """A fresh autoencoder, 1.7 M parameters, whose posterior starts narrow (standard deviation 0.1).
+
+def build(factor: int = 8) -> AutoencoderKL:
+    """A fresh autoencoder whose posterior starts narrow (standard deviation 0.1): 128x128x3 pictures to 16x16x8
+    latents (`factor` 8, 1.7 M parameters) or to 32x32x4 (`factor` 4, 0.6 M).
 
     With the usual start of 1 the noise hides what a latent channel has only begun to tell: colour comes last.
     """
+    channels, latent_channels = LAYOUTS[factor]
     model = AutoencoderKL(
         in_channels=3,
         out_channels=3,
-        latent_channels=8,
+        latent_channels=latent_channels,
         sample_size=128,
-        block_out_channels=(16, 32, 64, 96),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
         layers_per_block=1,
         norm_num_groups=8,
         mid_block_add_attention=False,
@@ -97,38 +103,64 @@ def psnr(model: AutoencoderKL, held: Tensor) -> float:
     return torch.cat(values).mean().item()
 
 
+def crops(data: np.ndarray, count: int, generator: torch.Generator) -> np.ndarray:
+    """`count` squares of `CROP` pixels from as many pictures, (count, CROP, CROP, 3) uint8."""
+    index = torch.randint(len(data), (count,), generator=generator).sort().values
+    left, top = (torch.randint(0, data.shape[1] - CROP + 1, (2, count), generator=generator) // 8 * 8).tolist()
+    rows = zip(index.tolist(), top, left, strict=True)
+    return np.stack([data[i][y : y + CROP, x : x + CROP] for i, y, x in rows])
+
+
+def rescaled(latents: Tensor, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Half of the time latents and pictures, both made smaller by one factor: the decoder then wants latents that
+    behave as pictures do, which a diffusion model finds easier (EQ-VAE, Kouzelis et al. 2025)."""
+    if torch.rand((), generator=generator) < 0.5:
+        return latents, pixels
+    factor = (0.5, 0.75)[int(torch.randint(2, (), generator=generator))]
+    return tuple(F.interpolate(t, scale_factor=factor, mode="bilinear", antialias=True) for t in (latents, pixels))
+
+
 def main() -> None:
-    budget = loop.budget("vae", __doc__.splitlines()[0], steps=40_000, minutes=40, batch_size=4, scenes=60_000)
+    budget = loop.budget(
+        "vae", __doc__.splitlines()[0], steps=100_000, minutes=90, batch_size=8, scenes=48_000,
+        options={
+            "factor": {"type": int, "choices": sorted(LAYOUTS), "default": 8, "help": "latents are smaller by this"},
+            "rescale": {"action": "store_true", "help": "rescale latents and pictures together in training"},
+            "decoder": {"action": "store_true", "help": "train the decoder alone: the diffusion model stays valid"},
+        },
+    )  # fmt: skip
     device = budget.device
-    data = loop.drawn(budget.scenes)
+    data = loop.drawn(budget.scenes, first=budget.seed * budget.scenes)
     held = loop.to_pixels(loop.drawn(512, first=HELD_OUT), device)
-    model = loop.start(budget, build())
-    for part in (model.encoder, model.quant_conv):  # with --init they stay: the diffusion model knows these latents
-        part.requires_grad_(budget.init is None)
-
-    def autoencode(pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        posterior = model.encode(pixels).latent_dist
-        return model.decode(posterior.mean + posterior.std * noise).sample, posterior.mean, posterior.logvar
-
-    step = torch.compile(autoencode) if budget.compile else autoencode
+    model = loop.start(budget, build(budget.options["factor"]))
+    for part in (model.encoder, model.quant_conv):
+        part.requires_grad_(not budget.options["decoder"])
 
     def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
-        index = torch.randint(len(data), (budget.batch_size,), generator=generator).sort().values
-        pixels = loop.to_pixels(data[share(index).numpy()], device)
-        noise = share(torch.randn(budget.batch_size, 8, 16, 16, generator=generator)).to(device)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            output, mean, logvar = step(pixels, noise)
-        kl = 0.5 * (mean.float().square() + logvar.float().exp() - 1 - logvar.float()).mean()
-        distance = reconstruction_loss(output.float(), pixels)
+        pixels = loop.to_pixels(share(crops(data, budget.batch_size, generator)), device)
+        with budget.precision.autocast():
+            posterior = model.encode(pixels).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
+            latents, target = posterior.mean + posterior.std * noise, pixels
+            if budget.options["rescale"]:
+                latents, target = rescaled(latents, target, generator)
+            output = model.decode(latents).sample
+        mean, logvar = posterior.mean.float(), posterior.logvar.float()
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        distance = reconstruction_loss(output.float(), target)
         return {"loss": distance + 1e-6 * kl, "distance": distance, "kl": kl}
 
     def sheet(model: AutoencoderKL) -> Image.Image:
         pixels = held[:40]
         output = model.decode(model.encode(pixels).latent_dist.mean).sample
+        print(f"vae: {psnr(model, held[:64]):.2f} dB on 64 held-out pictures", flush=True)
         return loop.contact_sheet([loop.to_image(p) for pair in zip(pixels, output, strict=True) for p in pair], 10)
 
-    trained = loop.fit(budget, model, loss, lr=5e-4, muon_lr=1e-3, weight_decay=0.0, ema=0.998, sheet=sheet)
-    if budget.init is None:
+    pace = 0.5 if budget.init else 1.0
+    trained = loop.fit(
+        budget, model, loss, lr=5e-4 * pace, muon_lr=1e-3 * pace, weight_decay=0.0, ema=0.998, sheet=sheet
+    )
+    if not budget.options["decoder"]:
         standardise(model, held)
     loop.save_half(model, budget.out)
     loop.write_metrics(budget, model, trained, {"psnr_db": round(psnr(model, held), 2)})

@@ -11,12 +11,19 @@ from studylib.reports.readme import rewrite_section
 
 MODELS_START, MODELS_END = "<!-- models:start -->", "<!-- models:end -->"
 FOUR = ("noun", "colour", "style", "place")
+PEOPLE = ("hair", "glasses", "beard", "expression")
+JUDGED = (*FOUR, "pattern", "accent", "haircut", "hair_colour", *PEOPLE[1:])
 ROWS: dict[str, tuple[str, str]] = {  # class, goal
-    "sd": ("`StableDiffusionPipeline`", "90, 85, 95, 95 %"),
-    "vae": ("`AutoencoderKL`", "30 dB"),
-    "clip": ("`CLIPModel`", "95 %"),
-    "judge": ("a small ResNet", "98 % each"),
-    "dino": ("`ViTModel`", "90 %"),
+    "sd": (
+        "`StableDiffusionPipeline`",
+        "98 % each; people 92 % each; pattern within 5 points of renders; Frechet 1.5 x; faces 95 %",
+    ),
+    "vae": ("`AutoencoderKL`", "33 dB"),
+    "clip": ("`CLIPModel`", "97 %"),
+    "judge": ("a small ResNet", "98 % each; 97 % on reconstructions"),
+    "dino": ("`ViTModel`", "95 %; 85 %"),
+    "style": ("a small ResNet", "80 %"),
+    "face": ("a small ResNet", "0.99; 2.5 pixels"),
 }
 
 
@@ -39,16 +46,33 @@ def models_table() -> str:
 
 def measured(name: str, metrics: dict[str, Any]) -> str:
     """Say in words what a recipe measured at its end."""
-    shares = ", ".join(f"{a} {percent(metrics[a])}" for a in FOUR if a in metrics)
     if name == "sd":
-        return f'600 prompts judged: {shares}; style of "a cat" {metrics["style_entropy_bits"]:.2f} of 2.58 bits'
+        return (
+            f"600 prompts judged: {_shares(metrics, FOUR)}; of people {_shares(metrics, PEOPLE)}, faces found "
+            f"{percent(metrics['faces_found'])}; sure of the pattern {percent(metrics['pattern_sure'])} (renders "
+            f"{percent(metrics['pattern_sure_renders'])}); Frechet distance {metrics['frechet']:.1f} (reconstructions "
+            f"{metrics['frechet_reconstructions']:.1f}); "
+            f'style of "a cat" {metrics["style_entropy_bits"]:.2f} of 2.58 bits'
+        )
     if name == "vae":
         return f"{metrics['psnr_db']:.1f} dB on held-out pictures"
     if name == "clip":
-        return f"zero-shot attributes {percent(metrics['attribute_accuracy'])} ({shares})"
+        return f"zero-shot attributes {percent(metrics['attribute_accuracy'])} ({_shares(metrics, FOUR)})"
     if name == "dino":
-        return f"same subject among 64 of its noun: {percent(metrics['retrieval_top1'])}"
-    return shares
+        same, across = (percent(metrics[key]) for key in ("retrieval_top1", "retrieval_across_styles"))
+        return f"same subject among 64 of its noun: {same}, across styles {across}"
+    if name == "style":
+        return f"same nuance, other noun, among 32 of the style: {percent(metrics['retrieval_top1'])}"
+    if name == "face":
+        same, across = (f"{metrics[key]:.3f}" for key in ("auc", "auc_across_styles"))
+        return f"verification AUC {same}, across styles {across}; keypoints {metrics['keypoint_error_px']:.1f} pixels"
+    least = min(JUDGED, key=lambda key: metrics[f"{key}_reconstructed"])
+    again = f"on reconstructions least {least} {percent(metrics[f'{least}_reconstructed'])}"
+    return f"{_shares(metrics, JUDGED)}; {again}"
+
+
+def _shares(metrics: dict[str, Any], names: tuple[str, ...]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {percent(metrics[name])}" for name in names)
 
 
 def percent(share: float) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from studylib.world.draw import SIZE, draw
-from studylib.world.people import EXPRESSIONS
-from studylib.world.scene import PLACES, Scene, sample_placement, sample_scene
+from studylib.world.people import sample_pose
+from studylib.world.scene import NUANCE, PLACES, STYLES, Scene, sample_nuance, sample_placement, sample_scene
 
 HELD_OUT = 1_000_000_000  # scene numbers from here on are never trained on
 _BLOCK = 500
@@ -31,16 +31,31 @@ def held_out(count: int, first: int = 0) -> list[Scene]:
 def other_view(scene: Scene, rng: random.Random) -> Scene:
     """The same subject in the same style elsewhere: place, position, size, pose and expression are new; what the
     subject is and the nuance of the style stay."""
-    person = scene.person
-    if person is not None:
-        person = replace(person, turn=rng.uniform(-1, 1), tilt=rng.uniform(-10, 10), expression=rng.choice(EXPRESSIONS))
+    person = None if scene.person is None else replace(scene.person, **sample_pose(rng))
     return replace(scene, place=rng.choice(PLACES), person=person, **sample_placement(rng, scene.noun))
 
 
+def other_style(scene: Scene, rng: random.Random) -> Scene:
+    """The same subject elsewhere in another style."""
+    style = rng.choice([s for s in STYLES if s != scene.style])
+    return replace(other_view(scene, rng), style=style, **sample_nuance(rng))
+
+
+def style_mate(scene: Scene, rng: random.Random) -> Scene:
+    """Another noun, in other colours at another place, drawn in the very same nuance of the same style."""
+    other = sample_scene(rng)
+    while other.noun == scene.noun:
+        other = sample_scene(rng)
+    return replace(other, style=scene.style, **{name: getattr(scene, name) for name in NUANCE})
+
+
+_VIEWS = (lambda scene, rng: scene, other_view, other_style, style_mate)
+
+
 def numbered_view(number: int, view: int) -> Scene:
-    """View 0 is the scene itself, view 1, 2, ... are other views of its subject."""
-    scene = scene_number(number)
-    return other_view(scene, random.Random((number << 8) + view)) if view else scene
+    """View 0 is the scene itself, 1 another view of its subject, 2 its subject in another style, 3 another noun in
+    the same nuance of its style."""
+    return _VIEWS[view](scene_number(number), random.Random((number << 8) + view))
 
 
 def pictures(count: int, folder: Path, first: int = 0, view: int = 0, workers: int = 2) -> np.ndarray:

@@ -40,6 +40,26 @@ def edges(scene: Scene) -> Image.Image:
     return image.reduce(SCALE)
 
 
+PART_CLASSES = ("background", "body", "shade", "accent", "hair", "other", "detail", "line")
+
+
+def part_map(scene: Scene, cells: int = 16) -> np.ndarray:
+    """What each cell of the picture shows, (classes, cells, cells) float32 shares that sum to 1; independent of the
+    style. Classes are `PART_CLASSES`: "other" is every area with a colour of its own, such as a face or a window."""
+    fine = 4 * cells
+    image = Image.new("L", (fine, fine), 0)
+    pen = ImageDraw.Draw(image)
+    for part in parts(scene):
+        points = [(x * fine, y * fine) for x, y in part.points]
+        if part.kind == "line":
+            pen.line(points, fill=PART_CLASSES.index("line"), width=round(part.width * fine / 64))
+            continue
+        role = "hair" if part.fill == "brow" else part.fill if isinstance(part.fill, str) else "other"
+        pen.polygon(points, fill=PART_CLASSES.index("detail" if part.detail else role))
+    one_hot = np.asarray(image)[None] == np.arange(len(PART_CLASSES), dtype=np.uint8)[:, None, None]
+    return one_hot.reshape(len(PART_CLASSES), cells, 4, cells, 4).mean(axis=(2, 4), dtype=np.float32)
+
+
 def palette(scene: Scene, seed: int = 0, colours: int = 6) -> np.ndarray:
     """The picture's main colours, (colours, 3) uint8, most frequent first."""
     quantised = draw(scene, seed).quantize(colours, method=Image.Quantize.MEDIANCUT)

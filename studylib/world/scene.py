@@ -123,6 +123,9 @@ def sample_placement(rng: random.Random, noun: str) -> dict[str, float | bool]:
     }
 
 
+NUANCE = ("line_width", "hatch_angle", "tint", "shadow", "grain")
+
+
 def sample_nuance(rng: random.Random) -> dict[str, float]:
     """What makes two pictures of one style differ: line width, hatch angle, tint, shadow direction, grain."""
     return {

@@ -5,7 +5,16 @@ import pytest
 
 from studylib.measuring import metrics
 from studylib.world import PLACES, STYLES
-from studylib.world.subjects import CONTEXTS, SUBJECTS, TRAINING_PLACES, TRAINING_STYLE, subject_in, training_pictures
+from studylib.world.subjects import (
+    CONTEXTS,
+    PEOPLE_CONTEXTS,
+    SUBJECTS,
+    TRAINING_PLACES,
+    TRAINING_STYLE,
+    contexts_for,
+    subject_in,
+    training_pictures,
+)
 
 
 def test_training_pictures_are_repeatable_and_differ():
@@ -34,10 +43,32 @@ def test_contexts_are_new_and_judged_as_asked():
     assert len(seen) == len(CONTEXTS) and not seen & trained
     assert {p for p, _ in seen} >= set(PLACES) - set(TRAINING_PLACES)
     assert {s for _, s in seen} >= set(STYLES) - {TRAINING_STYLE}
-    pictures = [subject_in(subject, context) for subject in SUBJECTS.values() for context in CONTEXTS]
-    expected = [{"noun": subject.noun} | context.asked for subject in SUBJECTS.values() for context in CONTEXTS]
+    pairs = [(subject, context) for subject in SUBJECTS.values() for context in contexts_for(subject)]
+    pictures = [subject_in(subject, context) for subject, context in pairs]
+    expected = [{"noun": subject.noun} | context.asked for subject, context in pairs]
     assert metrics.accuracy(pictures, expected) > 0.9
     assert CONTEXTS[0].prompt("a sks cat") == "a sks cat at night"
+
+
+def test_a_person_has_expressions_and_poses_as_contexts():
+    """Ten contexts for each subject; a person can smile and look aside, a boat cannot."""
+    person = SUBJECTS["person"]
+    assert len(CONTEXTS) == len(PEOPLE_CONTEXTS) == 10 and contexts_for(person) is PEOPLE_CONTEXTS
+    prompts = [context.prompt("a sks person") for context in PEOPLE_CONTEXTS]
+    assert "a smiling sks person" in prompts and "a sks person looking left" in prompts
+    moods = [context.asked for context in PEOPLE_CONTEXTS if not context.words.startswith("{}")]
+    assert moods == [{"expression": "smiling"}, {"expression": "surprised"}]
+    left, right = (subject_in(person, context) for context in PEOPLE_CONTEXTS[-2:])
+    assert not np.array_equal(left, right)
+    with pytest.raises(ValueError, match="asks for a person; the subject is a boat"):
+        subject_in(SUBJECTS["boat"], PEOPLE_CONTEXTS[-1])
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_five_seeds_give_five_sets_of_pictures(name):
+    """Trainings are replicates only if their photos differ: no picture of one set may be in another."""
+    sets = [{picture.tobytes() for picture in training_pictures(SUBJECTS[name], 5, seed)} for seed in range(5)]
+    assert len(set.union(*sets)) == 25
 
 
 def test_counts_out_of_range_are_refused():
