@@ -92,7 +92,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path):
     """kill -9 in mid-training, then the same call: weights and history equal an undisturbed run's, bit for bit, with
     dropout, averaged weights, a schedule and accumulation."""
     script = tmp_path / "train.py"
-    script.write_text(KILLED.format(tests=str(ROOT / "tests")))
+    script.write_text(KILLED.format(tests=str(Path(__file__).parent)))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     run = [sys.executable, script]
@@ -219,7 +219,7 @@ SHARED = textwrap.dedent("""
 def test_two_processes_train_as_one_does(tmp_path):
     """`accelerate launch` with two processes: they share each batch, so losses and weights are one process's."""
     script = tmp_path / "train.py"
-    script.write_text(SHARED.format(tests=str(ROOT / "tests")))
+    script.write_text(SHARED.format(tests=str(Path(__file__).parent)))
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
     for count in (1, 2):
         options = ["--dynamo_backend", "no", "--num_processes", str(count), *(["--multi_gpu"] if count > 1 else [])]
