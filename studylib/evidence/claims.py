@@ -11,7 +11,16 @@ import numpy as np
 from studylib.errors import nearest
 from studylib.evidence.card import Card, Claim, Kind
 from studylib.evidence.intervals import MIN_PAIRS, MIN_SEEDS, MIN_TRAINING_SEEDS, paired_bootstrap
-from studylib.evidence.verdicts import NOT_YET, badge, count_verdicts
+from studylib.evidence.verdicts import (
+    FAILED,
+    HELD,
+    NOT_TESTABLE,
+    NOT_YET,
+    REVERSED,
+    UNDECIDED,
+    badge,
+    count_verdicts,
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Claims:
         self.card = card
         self._claims = {claim.id: claim for claim in card.claims}
         self._verdicts = {
-            claim.id: Verdict(claim, "not testable here", detail=claim.how)
+            claim.id: Verdict(claim, NOT_TESTABLE, detail=claim.how)
             for claim in card.claims
             if claim.kind == "beyond"
         }
@@ -65,7 +74,7 @@ class Claims:
             else:
                 detail = f"largest difference {gap:g}"
             detail += f", tolerance {tolerance:g}"
-        return self._decide(Verdict(claim, "held" if held else "failed", effect, None, detail))
+        return self._decide(Verdict(claim, HELD if held else FAILED, effect, None, detail))
 
     def directional(
         self,
@@ -95,7 +104,7 @@ class Claims:
         if unit == "training" and n_seeds < MIN_TRAINING_SEEDS:
             raise ValueError(f"claim {id} has {n_seeds} training seeds; it needs {MIN_TRAINING_SEEDS}")
         low, high = sorted((sign * interval.low, sign * interval.high))
-        verdict = "held" if low > 0 else "reversed" if high < 0 else "undecided"
+        verdict = HELD if low > 0 else REVERSED if high < 0 else UNDECIDED
         detail = f"{n_pairs} pairs, {n_seeds} seeds; the paper says {'more' if sign > 0 else 'less'}"
         return self._decide(Verdict(claim, verdict, interval.mean, (interval.low, interval.high), detail))
 

@@ -88,8 +88,8 @@ def measure_effects(
     the same claims.
     """
     from studylib.running import sweeps
-    from studylib.running.folder import runs_folder
     from studylib.running.runs import read_record
+    from studylib.workspace import runs_folder
 
     if not trains_over_seeds(slug):
         raise StudyError(

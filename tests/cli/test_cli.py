@@ -133,7 +133,6 @@ def test_render_says_where_the_table_belongs(workspace):
 def test_doctor_names_each_fault_with_its_remedy(workspace, tmp_path, monkeypatch):
     """The one command to run when something is wrong: it must not fail itself, and work without a network."""
     monkeypatch.setattr(files, "WEIGHTS", tmp_path / "none")
-    monkeypatch.setattr(doctor, "WEIGHTS", tmp_path / "none")
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")

@@ -67,12 +67,12 @@ def test_pickled_weights_are_not_enough(pipeline):
 
 def test_folder_that_is_no_pipeline(workspace, pipeline):
     """The error says what is there, so that a neighbouring folder is soon found."""
-    with pytest.raises(StudyError, match="no model_index.json; it holds .*notebooks"):
+    with pytest.raises(StudyError, match="no model_index.json and holds .*notebooks"):
         files.check_model(str(workspace), "tiny")
     (pipeline / "unet" / "model.safetensors").unlink()
     (pipeline / "unet" / "config.json").unlink()
     (pipeline / "unet").rmdir()
-    with pytest.raises(StudyError, match="lacks its unet"):
+    with pytest.raises(StudyError, match="unet is missing"):
         files.check_pipeline_folder(pipeline)
 
 
@@ -97,7 +97,7 @@ def test_missing_shipped_weights(tmp_path, monkeypatch):
 
 def test_hashes_follow_the_files(workspace, tmp_path, monkeypatch):
     """A retrained model is another run, even when its file keeps its size."""
-    monkeypatch.setattr(fingerprint, "WEIGHTS", tmp_path / "shipped")
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path / "shipped")
     path = tmp_path / "shipped" / "sd" / "model.safetensors"
     path.parent.mkdir(parents=True)
     save_file({"weight": torch.zeros(4)}, path)
