@@ -53,7 +53,7 @@ class Claims:
         """Decide an exact claim: `held` if `measured` is within `tolerance` of `expected`, else `failed`.
 
         Both may be numbers, arrays or tensors of one shape, or anything compared by equality (words, lists
-        of names).
+        of names). Raises ValueError for empty ones: an identity of nothing would always hold.
         """
         claim = self._of_kind(id, "exact")
         try:
@@ -61,6 +61,8 @@ class Claims:
         except (TypeError, ValueError):
             held, effect, detail = measured == expected, None, f"measured {measured!r}, expected {expected!r}"
         else:
+            if not found.size or not sought.size:
+                raise ValueError(f"claim {id}: nothing is compared with nothing; shapes {found.shape}, {sought.shape}")
             same_shape = found.shape == sought.shape
             gap = float(np.abs(found - sought).max(initial=0.0)) if same_shape else math.nan
             held = gap <= tolerance  # a NaN anywhere makes this false

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import cpu_offload_with_hook
 from safetensors.torch import load_file
+from tiny_pipelines import sd
 
 from studylib.errors import StudyError
 from studylib.learning.checkpoint import CHECKPOINT
-from studylib.learning.training import TrainingConfig, fit
+from studylib.learning.training import TrainingConfig, check_not_offloaded, fit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,6 +59,23 @@ def test_it_learns_and_tells_how():
     assert "to step 200" in repr(history.table(100))
     with pytest.raises(LookupError, match="size"):
         history.column("sizes")
+
+
+def test_weights_that_the_loss_does_not_depend_on_are_named():
+    """They would silently stay untrained, or break the first save."""
+    model, draw, loss = toy()
+    idle = torch.nn.Parameter(torch.zeros(3))
+    with pytest.raises(StudyError, match="toy: 1 of 5 parameters got no gradient: idle"):
+        fit({**dict(model.named_parameters()), "idle": idle}, draw, loss, TrainingConfig(2, 1e-3), label="toy")
+
+
+def test_an_offloaded_pipeline_is_not_trained():
+    """Its weights move between devices while it runs: an optimiser would follow copies that nothing reads."""
+    pipe = sd()
+    check_not_offloaded(pipe)
+    cpu_offload_with_hook(pipe.unet, "cpu")
+    with pytest.raises(StudyError, match="offloaded .unet wait"):
+        check_not_offloaded(pipe)
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_random_state_alone():

@@ -110,6 +110,16 @@ def test_hashes_follow_the_files(workspace, tmp_path, monkeypatch):
     assert fingerprint.weight_hashes("mini", "tiny") != first
 
 
+def test_a_cache_of_hashes_that_cannot_be_kept_is_skipped(workspace, tmp_path, monkeypatch):
+    """The cache lies with the runs; a folder of another user must not stop a run or a notebook."""
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "elsewhere"))
+    first = fingerprint.weight_hashes("mini", "tiny")
+    assert (tmp_path / "elsewhere" / "weights.json").is_file() and not (workspace / "runs" / "weights.json").exists()
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "file" / "runs"))
+    assert fingerprint.weight_hashes("mini", "tiny") == first
+
+
 def test_run_id_follows_code_and_parameters(workspace):
     """Equal ids must mean equal results; prose and outputs must not cost a run."""
 
