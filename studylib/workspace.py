@@ -55,6 +55,12 @@ def notebook_path(slug: str) -> Path:
     return find_root() / "notebooks" / f"{slug}.ipynb"
 
 
+def runs_folder() -> Path:
+    """Return where runs are kept: the folder that STUDY_RUNS names, or `runs/` in the workspace."""
+    named = os.environ.get("STUDY_RUNS")
+    return Path(named).expanduser() if named else find_root() / "runs"
+
+
 def written_papers() -> list[str]:
     """List the slugs of the papers that have a card, in alphabetical order."""
     return sorted(card.parent.name for card in (find_root() / "papers").glob("*/card.toml"))

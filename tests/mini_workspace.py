@@ -5,8 +5,8 @@ import textwrap
 from pathlib import Path
 
 from studylib.running.folder import RECORD as RECORD_FILE
-from studylib.running.folder import runs_folder
 from studylib.running.runs import read_record
+from studylib.workspace import runs_folder
 
 CARD = """
 slug = "mini"

@@ -82,14 +82,16 @@ class Lesson:
 def upper_bound(subject: str, photos: Sequence[Image.Image], class_prompt: str, encoders: Encoders) -> Measured | None:
     """The true subject drawn in every context, as a perfect method would; None for a subject that is not in SUBJECTS.
 
-    `plain` is the photos' likeness to each other.
+    `plain` is the photos' likeness to each other; one photo has none.
     """
     if subject not in SUBJECTS:
         return None
     true = [subject_in(SUBJECTS[subject], context).resize(photos[0].size) for context in CONTEXTS]
     measured = measure_views(Views(list(photos), list(photos), true), photos, class_prompt, encoders)
-    among = (likeness(photos, photos, encoders.dino) * len(photos) - 1) / (len(photos) - 1)  # (N,), without itself
     own = {name: values for name, values in measured.items() if name not in ("plain", "PRES")}
+    if len(photos) == 1:
+        return own
+    among = (likeness(photos, photos, encoders.dino) * len(photos) - 1) / (len(photos) - 1)  # (N,), without itself
     return own | {"plain": {str(i): value for i, value in enumerate(among.tolist())}}
 
 

@@ -19,7 +19,7 @@ from studylib.denoisers.latents import LatentDistribution, encode_images
 from studylib.denoisers.noise import denoising_errors, min_snr_weights, noised
 from studylib.denoisers.prompts import embed_prompts, encode_prompts
 from studylib.evidence.knobs import check_ranges
-from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
+from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, check_not_offloaded, fit
 
 LIMITS = {
     "prior_loss_weight": (0.0, 10.0),
@@ -130,6 +130,7 @@ def train(
     *, keep: Sequence[int] = (), label: str = "DreamBooth", **options: Any,
 ) -> Tuned:
     """Train on `photos` and leave `pipe` as it was; `keep` names steps whose weights are kept as well."""
+    check_not_offloaded(pipe)
     latents = encode_images(pipe, photos)
     prior = encode_images(pipe, class_pictures) if config.with_prior_preservation else None
     weights = trained_parameters(pipe, config)

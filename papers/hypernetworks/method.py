@@ -21,7 +21,7 @@ from studylib.denoisers.noise import denoising_errors, noised
 from studylib.denoisers.prompts import encode_prompts
 from studylib.denoisers.sites import Site, sites
 from studylib.evidence.knobs import check_choices, check_ranges
-from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
+from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, check_not_offloaded, fit
 
 LIMITS = {
     "dropout": (0.0, 0.9), "max_train_steps": (1, 100_000), "learning_rate": (1e-8, 1e-1), "train_batch_size": (1, 64),
@@ -287,6 +287,7 @@ def train(
     `keep` names steps whose weights are kept as well; 0 is the initialisation. AdamW with torch's defaults and no
     clipping of gradients, as in the web UI.
     """
+    check_not_offloaded(pipe)
     nets = Hypernetwork.of(pipe.unet, config)
     snapshots: dict[int, dict[str, Tensor]] = {}
 

@@ -141,8 +141,13 @@ def save_lora(lora: Lora, folder: str | Path, alpha_in_file: bool = True) -> Pat
         tensors |= {f"{name}.lora_A.weight": a.float().contiguous(), f"{name}.lora_B.weight": b.float().contiguous()}
     for part in dict.fromkeys(name.split(".")[0] for name in lora.factors):
         names = [name.partition(".")[2] for name in lora.factors if name.startswith(f"{part}.")]
-        rank = len(lora.factors[f"{part}.{names[0]}"][0])
-        header |= {f"{part}.r": rank, f"{part}.lora_alpha": lora.scale * rank, f"{part}.target_modules": names}
+        ranks = {name: len(lora.factors[f"{part}.{name}"][0]) for name in names}
+        common = ranks[names[0]]
+        header |= {f"{part}.r": common, f"{part}.lora_alpha": lora.scale * common, f"{part}.target_modules": names}
+        others = {name: rank for name, rank in ranks.items() if rank != common}
+        if others:  # truncated and joined LoRAs have layers of different ranks
+            header[f"{part}.rank_pattern"] = others
+            header[f"{part}.alpha_pattern"] = {name: lora.scale * rank for name, rank in others.items()}
     metadata = {"format": "pt"} | ({FEATURES: json.dumps(header, sort_keys=True)} if alpha_in_file else {})
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from papers.lora.method import LoRAConfig, injected, new_layers
 from studylib.denoisers.latents import LatentDistribution, encode_images
 from studylib.denoisers.noise import denoising_errors, noised
 from studylib.denoisers.prompts import embed_prompts, encode_prompts
-from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
+from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, check_not_offloaded, fit
 
 Pictures = Sequence[Image.Image] | LatentDistribution
 
@@ -89,6 +89,7 @@ def train(
     `captions`: one a photo, where they are not all the subject's name. Pictures that several trainings share may be
     encoded before, by `encode_images`. `options` go to `fit`.
     """
+    check_not_offloaded(pipe)
     captions = [config.subject] * len(photos) if captions is None else list(captions)
     if len(captions) != len(photos):
         raise ValueError(f"{len(captions)} captions for {len(photos)} photos; give one for each")

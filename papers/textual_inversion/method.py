@@ -25,7 +25,7 @@ from studylib.denoisers.latents import LatentDistribution, encode_images
 from studylib.denoisers.noise import denoising_errors, noised
 from studylib.denoisers.prompts import embed_prompts
 from studylib.evidence.knobs import check_choices, check_ranges
-from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
+from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, check_not_offloaded, fit
 
 LIMITS = {
     "num_vectors": (1, 32),
@@ -229,6 +229,7 @@ def train(
     **options: Any,
 ) -> Word:
     """Learn a word from `photos` and leave `pipe` as it was; `options` go to `fit`."""
+    check_not_offloaded(pipe)
     latents = encode_photos(pipe, photos)
     vectors = initial_vectors(pipe, config)
     rate, trace = config.effective_learning_rate, [vectors.clone().cpu()]

@@ -21,7 +21,7 @@ from papers.textual_inversion.method import (
 )
 from studylib.denoisers.noise import denoising_errors
 from studylib.denoisers.prompts import embed_prompts
-from studylib.learning.training import Batch, TrainingConfig, fit
+from studylib.learning.training import Batch, TrainingConfig, check_not_offloaded, fit
 
 
 @dataclass
@@ -43,6 +43,7 @@ def train_whole_table(
     """
     if config.embedding_reg_weight or config.norm_target:
         raise ValueError("train_whole_table knows neither embedding_reg_weight nor norm_target; leave them at 0")
+    check_not_offloaded(pipe)
     latents, own = encode_photos(pipe, photos), (pipe.tokenizer, pipe.text_encoder)
     start = initial_vectors(pipe, config)  # (N, D)
     pipe.tokenizer, pipe.text_encoder = copy.deepcopy(own[0]), copy.deepcopy(own[1])

@@ -114,21 +114,27 @@ def list_papers(
     ] = None,
 ) -> None:
     """List the course, or one paper's parameters, presets and claims."""
+    from rich.text import Text
+
     from studylib.evidence.card import load_card
     from studylib.evidence.course import course
     from studylib.evidence.paper import load_presets, load_results
     from studylib.evidence.verdicts import count_verdicts
     from studylib.running.parameters import read_parameters
+    from studylib.showing.listing import plain_table, show_table
 
     if slug is None:
-        entries = course()
-        width = max(len(entry.slug) for entry in entries)
-        for entry in entries:
+        table = plain_table()
+        table.add_column("", no_wrap=True, justify="right")
+        for name in ("paper", "year"):
+            table.add_column(name, no_wrap=True)
+        for name in ("claims", "idea"):
+            table.add_column(name)
+        for entry in course():
             results = load_results(entry.slug) if entry.written else None
-            state = (
-                count_verdicts(results["claims"]) if results else "written" if entry.written else "planned"
-            )
-            typer.echo(f"{entry.order:2}  {entry.slug:{width}}  {entry.year}  {state:24}  {entry.one_line}")
+            state = count_verdicts(results["claims"]) if results else "written" if entry.written else "planned"
+            table.add_row(*map(Text, (str(entry.order), entry.slug, str(entry.year), state, entry.one_line)))
+        show_table(table)
         return
     card = load_card(slug)
     typer.echo(f"{card.title} ({card.authors}, {card.year})\n{card.question}\n\nparameters")

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from studylib.errors import StudyError
 from studylib.evidence.card import load_card
 from studylib.evidence.paper import load_presets
-from studylib.models.files import WEIGHTS, check_safetensors
+from studylib.models import files
 from studylib.running.kernels.rendezvous import Unavailable, private_folder
 from studylib.running.parameters import check_parameters
 from studylib.workspace import find_root, written_papers
@@ -98,20 +98,20 @@ def packages(pyproject: Path) -> Iterator[Finding]:
 def weights() -> Iterator[Finding]:
     """Check that the tiny world's weights are there and whole."""
     for name in ("sd", "vae", "clip", "dino", "judge"):
-        folder = WEIGHTS / name
-        files = sorted(folder.rglob("*.safetensors"))
-        if not files:
+        folder = files.WEIGHTS / name
+        found = sorted(folder.rglob("*.safetensors"))
+        if not found:
             remedy = f"Restore studylib/weights/{name}, or train it: python -m studylib.recipes.{name}"
             yield Finding("fail", f"weights {name}", "missing", remedy)
             continue
         try:
-            for path in files:
-                check_safetensors(path)
+            for path in found:
+                files.check_safetensors(path)
         except StudyError as error:
             yield Finding("fail", f"weights {name}", error.cause, error.remedy)
         else:
-            size = sum(path.stat().st_size for path in files) / 2**20
-            yield Finding("ok", f"weights {name}", f"{len(files)} files, {size:.1f} MiB, whole")
+            size = sum(path.stat().st_size for path in found) / 2**20
+            yield Finding("ok", f"weights {name}", f"{len(found)} files, {size:.1f} MiB, whole")
 
 
 def papers() -> Iterator[Finding]:

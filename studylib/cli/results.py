@@ -42,7 +42,7 @@ def results(
     """
     from studylib.reports import results as found
     from studylib.reports.records import find_runs, find_sweep
-    from studylib.running.folder import runs_folder
+    from studylib.workspace import runs_folder
 
     paper_folder(slug)
     if csv + json + md > 1 or (figure and (sql or csv or json or md)):

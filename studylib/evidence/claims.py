@@ -11,7 +11,16 @@ import numpy as np
 from studylib.errors import nearest
 from studylib.evidence.card import Card, Claim, Kind
 from studylib.evidence.intervals import MIN_PAIRS, MIN_SEEDS, MIN_TRAINING_SEEDS, paired_bootstrap
-from studylib.evidence.verdicts import NOT_YET, badge, count_verdicts
+from studylib.evidence.verdicts import (
+    FAILED,
+    HELD,
+    NOT_TESTABLE,
+    NOT_YET,
+    REVERSED,
+    UNDECIDED,
+    badge,
+    count_verdicts,
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Claims:
         self.card = card
         self._claims = {claim.id: claim for claim in card.claims}
         self._verdicts = {
-            claim.id: Verdict(claim, "not testable here", detail=claim.how)
+            claim.id: Verdict(claim, NOT_TESTABLE, detail=claim.how)
             for claim in card.claims
             if claim.kind == "beyond"
         }
@@ -44,7 +53,7 @@ class Claims:
         """Decide an exact claim: `held` if `measured` is within `tolerance` of `expected`, else `failed`.
 
         Both may be numbers, arrays or tensors of one shape, or anything compared by equality (words, lists
-        of names).
+        of names). Raises ValueError for empty ones: an identity of nothing would always hold.
         """
         claim = self._of_kind(id, "exact")
         try:
@@ -52,6 +61,8 @@ class Claims:
         except (TypeError, ValueError):
             held, effect, detail = measured == expected, None, f"measured {measured!r}, expected {expected!r}"
         else:
+            if not found.size or not sought.size:
+                raise ValueError(f"claim {id}: nothing is compared with nothing; shapes {found.shape}, {sought.shape}")
             same_shape = found.shape == sought.shape
             gap = float(np.abs(found - sought).max(initial=0.0)) if same_shape else math.nan
             held = gap <= tolerance  # a NaN anywhere makes this false
@@ -65,7 +76,7 @@ class Claims:
             else:
                 detail = f"largest difference {gap:g}"
             detail += f", tolerance {tolerance:g}"
-        return self._decide(Verdict(claim, "held" if held else "failed", effect, None, detail))
+        return self._decide(Verdict(claim, HELD if held else FAILED, effect, None, detail))
 
     def directional(
         self,
@@ -95,7 +106,7 @@ class Claims:
         if unit == "training" and n_seeds < MIN_TRAINING_SEEDS:
             raise ValueError(f"claim {id} has {n_seeds} training seeds; it needs {MIN_TRAINING_SEEDS}")
         low, high = sorted((sign * interval.low, sign * interval.high))
-        verdict = "held" if low > 0 else "reversed" if high < 0 else "undecided"
+        verdict = HELD if low > 0 else REVERSED if high < 0 else UNDECIDED
         detail = f"{n_pairs} pairs, {n_seeds} seeds; the paper says {'more' if sign > 0 else 'less'}"
         return self._decide(Verdict(claim, verdict, interval.mean, (interval.low, interval.high), detail))
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -110,7 +110,7 @@ def fit(
     mean loss, or named losses of which "loss" is minimised. `after_step(n)` runs after each of steps 1 to N. With
     `folder` the state is kept there every `save_every` seconds and at the end, and a later call goes on from it.
     Random state: the global generators are left as they were. Raises ValueError for weights that are not float32,
-    StudyError for a loss that is not finite and for a checkpoint of another training.
+    StudyError for weights without gradient, a loss that is not finite and a checkpoint of another training.
     """
     weights = _trained(parameters)
     device = next(iter(weights.values())).device
@@ -139,6 +139,8 @@ def fit(
                     f"{label}: the loss is {losses['loss']} at step {step + 1}",
                     f"Lower learning_rate, which is {config.learning_rate:g}, or train with mixed_precision='no'",
                 )
+            if step == first:
+                _check_gradients(weights, label)
             if config.max_grad_norm:
                 accelerator.clip_grad_norm_(weights.values(), config.max_grad_norm)
             stepper.step()
@@ -161,6 +163,30 @@ def fit(
         average.copy_to(weights.values())
     history.memory_mib = peak.mib
     return history
+
+
+def check_not_offloaded(pipe: Any) -> None:
+    """Raise StudyError for a pipeline whose parts wait on the CPU for their turn: what is trained would move away."""
+    waiting = [
+        name for name, part in pipe.components.items()
+        if isinstance(part, torch.nn.Module) and any(hasattr(module, "_hf_hook") for module in part.modules())
+    ]
+    if waiting:
+        raise StudyError(
+            f"this pipeline is offloaded ({', '.join(waiting)} wait on the CPU), and cannot be trained so",
+            "Load a smaller model, or one whole on a GPU with more memory",
+        )
+
+
+def _check_gradients(weights: dict[str, Tensor], label: str) -> None:
+    """StudyError naming weights that the loss does not depend on: they would silently stay as they are."""
+    without = [name for name, weight in weights.items() if weight.grad is None]
+    if without:
+        more = f" and {len(without) - 5} more" if len(without) > 5 else ""
+        raise StudyError(
+            f"{label}: {len(without)} of {len(weights)} parameters got no gradient: {', '.join(without[:5])}{more}",
+            "The loss does not depend on them: leave them out, or put what is trained into the forward",
+        )
 
 
 def _accumulate(

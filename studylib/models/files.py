@@ -3,12 +3,14 @@
 import functools
 import hashlib
 import json
-import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from studylib.errors import StudyError, nearest
-from studylib.files import contents
+from studylib.files import contents, write_atomically
 from studylib.models.table import MODELS
 from studylib.workspace import PACKAGE
 from studylib.world.scene import EDITION
@@ -16,69 +18,96 @@ from studylib.world.scene import EDITION
 MEND = "Run `study doctor`, or reinstall the project's files"
 WEIGHTS = PACKAGE / "weights"
 SHARED = {"text_encoder": "clip", "tokenizer": "clip", "vae": "vae"}  # what tiny pipelines borrow when absent
+NOT_LOADED = ("safety_checker",)  # parts of a pipeline that are left out, and so need not be there
+
+
+class ModelError(StudyError, RuntimeError):
+    """A model cannot be loaded: what was sought and what was there in one line, and what to do."""
 
 
 def check_safetensors(path: Path) -> None:
-    """Check from its header alone that a safetensors file is whole; StudyError gives both sizes."""
-    remedy = "Restore it: `git checkout` for shipped weights, or download it again"
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 0 < length <= size - 8:
-            raise StudyError(
-                f"weights file {path} is cut short or no safetensors file ({size} bytes)", remedy
-            )
-        try:
-            header = json.loads(file.read(length))
-            end = max(
-                (entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"),
-                default=0,
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StudyError(f"weights file {path} has a damaged header", remedy) from error
-    if size != 8 + length + end:
-        raise StudyError(f"weights file {path} has {size} bytes, its header says {8 + length + end}", remedy)
+    """Check from its header alone that a safetensors file is whole; ModelError gives its size."""
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"weights file {path} is cut short or no safetensors file ({path.stat().st_size} bytes: {error})",
+            "Restore it: `git checkout` for shipped weights, or download it again",
+        ) from error
 
 
 def check_model_folder(folder: Path) -> None:
-    """Check that a model's folder holds whole safetensors files and at least one."""
+    """Check that a folder is there and, if it is a model's, that it holds whole safetensors files and at least one.
+
+    A tokenizer, scheduler or image processor has no config.json, and no weights. Raises ModelError.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is missing", MEND)
+    if not (folder / "config.json").is_file():
+        return
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         remedy = "Restore its weights; pickled ones (.bin, .ckpt) are never loaded"
-        raise StudyError(f"{folder} has no safetensors; it {contents(folder)}", remedy)
+        raise ModelError(f"{folder} has no safetensors; it {contents(folder)}", remedy)
     for path in files:
         check_safetensors(path)
+    for owner in (folder, folder.parent):  # a part of a pipeline has its metrics one folder up
+        check_edition(owner)
 
 
-def check_pipeline_folder(folder: Path) -> None:
-    """Check that a folder is a diffusers pipeline with all its weights as whole safetensors files.
+def check_edition(folder: Path) -> None:
+    """Raise ModelError if a tiny model's weights were trained on another edition of the world than this code draws.
 
-    Raises StudyError for a folder without model_index.json, a component that is missing, pickled or cut
-    short.
+    The edition stands in the `metrics.json` that a recipe writes; a folder without one is nobody's tiny model.
     """
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise StudyError(
-            f"{folder} is no pipeline: it has no model_index.json; it {contents(folder)}",
-            "Name a folder written by pipeline.save_pretrained(...), or a model by its name",
+    path = folder / "metrics.json"
+    if not path.is_file():
+        return
+    edition = json.loads(path.read_text(encoding="utf-8")).get("edition", 1)  # the first wrote none
+    if edition != EDITION:
+        raise ModelError(
+            f"the weights in {folder} are of edition {edition} of the tiny world; this code draws edition {EDITION}",
+            "Take code and weights of one version: `git checkout studylib`, or train them again without --init",
+        )
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Read a pipeline folder's table of parts: name -> [library, class], and `_class_name`; ModelError without one."""
+    file = folder / "model_index.json"
+    if not file.is_file():
+        raise ModelError(
+            f"{folder} is no pipeline: it has no model_index.json and {contents(folder)}",
+            "Give a folder that save_pretrained wrote, or a model by its name; for a shipped model run `study doctor`",
         )
     try:
-        components = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StudyError(f"{index} is not valid JSON: {error}", "Save the pipeline again") from error
-    for name, kind in components.items():
-        if name.startswith("_") or not isinstance(kind, list) or kind[0] is None:
+        index = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(index["_class_name"], str):
+            raise ValueError("its class has no name")
+        for spec in index.values():
+            if isinstance(spec, list):
+                _library, _class_name = spec
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{file} does not describe a pipeline ({error!r})", MEND) from error
+    return index
+
+
+def check_pipeline_folder(folder: Path) -> dict[str, Path]:
+    """Check that a folder is a diffusers pipeline with all its weights, and return where each of its parts lies.
+
+    Pipelines among the shipped weights borrow what they lack from their neighbours. Raises ModelError for a folder
+    without model_index.json, and for a part that is missing, pickled or cut short.
+    """
+    parts = {}
+    for name, spec in read_index(folder).items():
+        if not isinstance(spec, list) or spec[0] is None or name in NOT_LOADED:
             continue
         part = folder / name
         if name in SHARED and folder.resolve().parent == WEIGHTS and not part.is_dir():
             part = WEIGHTS / SHARED[name]
-        if not part.is_dir():
-            raise StudyError(
-                f"pipeline {folder} lacks its {name} folder ({kind[1]})", "Save or fetch the pipeline again"
-            )
-        if (part / "config.json").is_file():  # a model; schedulers and tokenizers have no weights
-            check_model_folder(part)
+        check_model_folder(part)
+        parts[name] = part
+    return parts
 
 
 def check_model(model: Any, default: Any) -> Any:
@@ -89,108 +118,66 @@ def check_model(model: Any, default: Any) -> Any:
     if not isinstance(model, str):
         return model
     folder = Path(model).expanduser()
-    if model != default:
-        if model not in MODELS:
-            if model and folder.is_dir():
-                check_pipeline_folder(folder)
-                return str(folder.resolve())
-            raise StudyError(
-                f"no model is called {model!r} and no folder is either",
-                f"{nearest(model, MODELS)}Models: {', '.join(MODELS)}",
-            )
+    if model != default and model not in MODELS:
+        if model and folder.is_dir():
+            check_pipeline_folder(folder)
+            return str(folder.resolve())
+        raise ModelError(
+            f"no model is called {model!r} and no folder is either",
+            f"{nearest(model, MODELS)}Models: {', '.join(MODELS)}",
+        )
     if model == "tiny":
         check_shipped_weights()
     return model
 
 
 def check_shipped_weights() -> None:
-    """Check the weights that ship with the package; StudyError for a file missing or cut short."""
+    """Check the weights that ship with the package; ModelError for a file missing or cut short."""
     if not (WEIGHTS / "sd" / "model_index.json").is_file():
-        raise StudyError(
+        raise ModelError(
             f"the tiny world's weights are missing: {WEIGHTS / 'sd'} is no pipeline",
             "Restore studylib/weights with `git checkout`, or train it: python -m studylib.recipes.sd",
         )
     for config in sorted(WEIGHTS.rglob("config.json")):
         check_model_folder(config.parent)
-    for metrics in sorted(WEIGHTS.glob("*/metrics.json")):
-        check_edition(metrics.parent)
 
 
-def check_edition(folder: Path) -> None:
-    """Raise StudyError if a tiny model's weights were trained on another edition of the world than this code draws.
+def weight_files(folder: Path, name: str | None = None) -> dict[str, Path]:
+    """List every safetensors file below `folder`: `name`, by default the folder's own, and path in it -> file."""
+    first = folder.name if name is None else name
+    return {f"{first}/{path.relative_to(folder).as_posix()}": path for path in sorted(folder.rglob("*.safetensors"))}
 
-    The edition stands in the `metrics.json` that a recipe writes; a folder without one is nobody's tiny model.
+
+def hash_files(files: Mapping[str, Path], cache: Path | None = None) -> dict[str, str]:
+    """Return name -> sha256 of each file's content.
+
+    `cache`: a JSON file that remembers what files of this size and time of change had; one that is absent, damaged or
+    cannot be written only costs time.
     """
-    path = folder / "metrics.json"
-    if not path.is_file():
-        return
-    edition = json.loads(path.read_text(encoding="utf-8")).get("edition", 1)  # the first wrote none
-    if edition != EDITION:
-        raise StudyError(
-            f"the weights in {folder} are of edition {edition} of the tiny world; this code draws edition {EDITION}",
-            "Take code and weights of one version: `git checkout studylib`, or train them again without --init",
-        )
+    known = _read_cache(cache)
+    hashes, fresh = {}, dict(known)
+    for name, path in sorted(files.items()):
+        stat = path.stat()
+        stamp = [stat.st_size, stat.st_mtime_ns]
+        entry = known.get(str(path))
+        if not (isinstance(entry, list) and len(entry) == 3 and entry[:2] == stamp):
+            entry = [*stamp, _sha256(path, *stamp)]
+            fresh[str(path)] = entry
+        hashes[name] = entry[2]
+    if cache is not None and fresh != known:
+        try:
+            write_atomically(cache, json.dumps(fresh, indent=1) + "\n")
+        except (StudyError, OSError):  # a full disk or another user's folder: the next run hashes again
+            return hashes
+    return hashes
 
 
-class ModelError(StudyError, RuntimeError):
-    """A model cannot be loaded: what was sought and what was there in one line, and what to do."""
-
-
-def read_index(folder: Path) -> dict[str, Any]:
-    """Read a pipeline folder's table of parts: name -> [library, class], and `_class_name`.
-
-    Raises ModelError if there is none, or if it names anything but diffusers' and transformers' own classes.
-    """
-    import diffusers
-
-    file = folder / "model_index.json"
-    if not file.is_file():
-        raise ModelError(
-            f"{folder} is no diffusers pipeline: it has no model_index.json and {contents(folder)}",
-            "Give the folder that save_pretrained wrote; for a shipped model run `study doctor`",
-        )
+def _read_cache(cache: Path | None) -> dict[str, Any]:
     try:
-        index = json.loads(file.read_text(encoding="utf-8"))
-        class_name = index["_class_name"]
-        libraries = {spec[0] for spec in index.values() if isinstance(spec, list)} - {None}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ModelError(f"{file} does not describe a pipeline ({error!r})", MEND) from error
-    known = {"diffusers", "transformers", *dir(diffusers.pipelines)}
-    strange = sorted(str(library) for library in libraries if library not in known)
-    if not (isinstance(class_name, str) and hasattr(diffusers, class_name)):
-        strange.append(str(class_name))
-    if strange:
-        raise ModelError(
-            f"{file} asks for {', '.join(strange)}, which neither diffusers nor transformers has",
-            "Code that comes with a checkpoint is not run: give a folder that needs none",
-        )
-    return index
-
-
-def check_weights(folder: Path) -> None:
-    """Raise ModelError naming what is missing or cut short among a model folder's safetensors."""
-    if not folder.is_dir():
-        raise ModelError(f"{folder} is missing", MEND)
-    if not (folder / "config.json").is_file():
-        return  # a tokenizer, scheduler or image processor: nothing to weigh
-    try:
-        check_model_folder(folder)
-        for owner in (folder, folder.parent):  # a part of a pipeline has its metrics one folder up
-            check_edition(owner)
-    except StudyError as error:
-        raise ModelError(error.cause, error.remedy) from error
-
-
-def hash_weights(folder: Path) -> dict[str, str]:
-    """sha256 of every safetensors file below `folder`, by its path from the folder's parent."""
-    files = sorted(folder.rglob("*.safetensors"))
-    if not files:
-        raise ModelError(f"no weights in {folder}: it {contents(folder)}", MEND)
-    stats = {file: file.stat() for file in files}
-    return {
-        file.relative_to(folder.parent).as_posix(): _sha256(file, stat.st_size, stat.st_mtime_ns)
-        for file, stat in stats.items()
-    }
+        known = json.loads(cache.read_text(encoding="utf-8")) if cache is not None else {}
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 @functools.lru_cache(maxsize=256)

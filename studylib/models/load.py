@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from studylib.errors import nearest
-from studylib.models.files import MEND, SHARED, WEIGHTS, ModelError, check_weights, hash_weights, read_index
+from studylib.models import files
+from studylib.models.files import MEND, ModelError
 from studylib.models.hub import fetch_folder, from_cache_or_hub, quiet_loading
 from studylib.models.table import HUB_ENCODERS, MODELS, ModelCard
 
@@ -31,7 +32,7 @@ def load(
     if card is None:
         pipe = _load_folder(_folder(name), dtype or torch.float32)
     elif card.shipped:
-        pipe = _load_folder(WEIGHTS / card.id, dtype or getattr(torch, card.dtype))
+        pipe = _load_folder(files.WEIGHTS / card.id, dtype or getattr(torch, card.dtype))
     else:
         native = torch.float32 if target.type == "cpu" else getattr(torch, card.dtype)
         pipe = _load_from_hub(str(name), card, dtype or native)
@@ -113,7 +114,7 @@ def load_judge(name: str = "tiny") -> Any:
     from studylib.models.judge import Judge
 
     folder = _encoder_folder(name, "judge")
-    check_weights(folder)
+    files.check_model_folder(folder)
     with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints that it loads
         return Judge.from_pretrained(folder).float().requires_grad_(False).eval()
 
@@ -131,7 +132,7 @@ def _folder(name: str | Path) -> Path:
 
 def _encoder_folder(name: str, kind: str) -> Path:
     if name == "tiny":
-        return WEIGHTS / kind
+        return files.WEIGHTS / kind
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
@@ -145,7 +146,7 @@ def _load_encoder(name: str, kind: str, processor: str) -> tuple[Any, Any]:
     import transformers
 
     folder = _encoder_folder(name, kind)
-    check_weights(folder)
+    files.check_model_folder(folder)
     with quiet_loading():
         class_name = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures[0]
         converter = getattr(transformers, processor).from_pretrained(folder, local_files_only=True)
@@ -158,18 +159,31 @@ def _load_encoder(name: str, kind: str, processor: str) -> tuple[Any, Any]:
 def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
     import diffusers
 
-    index = read_index(folder)
-    borrowed = {}
-    for part, spec in index.items():
-        if not isinstance(spec, list) or spec[0] is None or part == "safety_checker":
-            continue
-        if part in SHARED and folder.resolve().parent == WEIGHTS and not (folder / part).is_dir():
-            borrowed[part] = load_part(*spec, WEIGHTS / SHARED[part], dtype)
-        else:
-            check_weights(folder / part)
+    index = files.read_index(folder)
+    _check_classes(index, folder)
+    parts = files.check_pipeline_folder(folder)
+    borrowed = {
+        name: load_part(*index[name], part, dtype) for name, part in parts.items() if part != folder / name
+    }
     with quiet_loading():
         pipeline = getattr(diffusers, index["_class_name"])
         return pipeline.from_pretrained(folder, dtype=dtype, **_safe_arguments(pipeline), **borrowed)
+
+
+def _check_classes(index: dict[str, Any], folder: Path) -> None:
+    """Raise ModelError if a pipeline names anything but diffusers' and transformers' own classes."""
+    import diffusers
+
+    known = {"diffusers", "transformers", *dir(diffusers.pipelines)}
+    libraries = {spec[0] for spec in index.values() if isinstance(spec, list)} - {None}
+    strange = sorted(str(library) for library in libraries if library not in known)
+    if not hasattr(diffusers, index["_class_name"]):
+        strange.append(index["_class_name"])
+    if strange:
+        raise ModelError(
+            f"{folder} asks for {', '.join(strange)}, which neither diffusers nor transformers has",
+            "Code that comes with a checkpoint is not run: give a folder that needs none",
+        )
 
 
 def _load_from_hub(name: str, card: ModelCard, dtype: torch.dtype) -> Any:
@@ -201,7 +215,8 @@ def _provenance(name: str | Path, card: ModelCard | None) -> str:
         return str(name)
     if not card.shipped:
         return f"{card.id} @ {card.revision}"
-    digest = hashlib.sha256("".join(hash_weights(WEIGHTS / card.id).values()).encode()).hexdigest()
+    hashes = files.hash_files(files.weight_files(files.WEIGHTS / card.id))
+    digest = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
     return f"{name} @ {digest[:12]}"
 
 
@@ -213,7 +228,7 @@ def load_part(library: str, class_name: str, folder: Path, dtype: torch.dtype, *
     import diffusers
     import transformers
 
-    check_weights(folder)
+    files.check_model_folder(folder)
     kind = getattr(transformers if library == "transformers" else diffusers, class_name)
     if not issubclass(kind, torch.nn.Module):
         return kind.from_pretrained(folder, local_files_only=True)

@@ -10,19 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from studylib.evidence.course import CourseEntry, course
-from studylib.evidence.verdicts import NOT_YET, VERDICT_COLOURS
+from studylib.evidence.verdicts import NOT_YET, VERDICTS
 from studylib.reports.scoreboard import Line, counts, scoreboard
 from studylib.showing.figures import DPI, FAINT, FONT, INK, LOOK
 from studylib.workspace import notebook_path
-
-SIGNS = {  # beside the colours, for who cannot tell these
-    "held": "✓",
-    "reversed": "↔",
-    "undecided": "?",
-    "failed": "✗",
-    "not testable here": "·",
-    NOT_YET: "",
-}
 
 
 class CourseMap:
@@ -72,9 +63,10 @@ def scoreboard_figure(lines: list[Line] | None = None, *, width: float = 7.2) ->
             longest = max(longest, len(verdicts))
             if not verdicts:
                 ax.text(0.1, row, "written" if entry.written else "planned", color=FAINT, va="center", style="italic")
-            for column, verdict in enumerate(sorted(verdicts, key=list(SIGNS).index)):
+            for column, verdict in enumerate(sorted(verdicts, key=list(VERDICTS).index)):
                 ax.add_patch(Rectangle((column + 0.06, row - 0.42), 0.88, 0.84, **face(verdict)))
-                ax.text(column + 0.5, row, SIGNS[verdict], color="white", va="center", ha="center", fontsize=FONT - 1)
+                sign = VERDICTS[verdict].sign  # beside the colour, for who cannot tell these
+                ax.text(column + 0.5, row, sign, color="white", va="center", ha="center", fontsize=FONT - 1)
         ax.set(xlim=(0, longest), ylim=(len(entries) - 0.4, -0.6), xticks=[])
         ax.set_yticks(range(len(entries)), [f"{entry.slug}  {entry.order:\u2007>2}" for entry in entries])
         ax.tick_params(axis="y", length=0)
@@ -82,9 +74,9 @@ def scoreboard_figure(lines: list[Line] | None = None, *, width: float = 7.2) ->
             label.set_color(INK if entry.written else FAINT)
         for spine in ax.spines.values():
             spine.set_visible(False)
-        found = {verdict: sum(line.verdict == verdict for line in lines) for verdict in SIGNS}
+        found = {verdict: sum(line.verdict == verdict for line in lines) for verdict in VERDICTS}
         patches = [
-            Patch(label=f"{SIGNS[verdict]} {verdict}: {count}", **face(verdict))
+            Patch(label=f"{VERDICTS[verdict].sign} {verdict}: {count}", **face(verdict))
             for verdict, count in found.items()
             if count
         ]
@@ -95,4 +87,5 @@ def scoreboard_figure(lines: list[Line] | None = None, *, width: float = 7.2) ->
 
 def face(verdict: str) -> dict[str, Any]:
     """Return how a verdict's square is drawn: in its colour, or empty while nothing is measured."""
-    return {"facecolor": VERDICT_COLOURS.get(verdict, "white"), "edgecolor": FAINT, "linewidth": 0.4}
+    colour = "white" if verdict == NOT_YET else VERDICTS[verdict].colour
+    return {"facecolor": colour, "edgecolor": FAINT, "linewidth": 0.4}

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from studylib.errors import StudyError
-from studylib.running.folder import RECORD, check_inside, runs_folder
+from studylib.running.folder import RECORD, check_inside
+from studylib.workspace import runs_folder
 
 BIGGEST = 2**63
 

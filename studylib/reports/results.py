@@ -8,10 +8,10 @@ from typing import Any
 import duckdb
 
 from studylib.errors import StudyError, nearest
+from studylib.evidence.verdicts import DECIDED
 from studylib.reports.records import Record
 from studylib.showing.listing import Listing
 
-VERDICTS = ("held", "reversed", "undecided", "failed", "not testable here")
 READING = {"SELECT", "EXPLAIN", "MULTI"}  # a PIVOT is several statements to DuckDB
 SHORT = 8  # letters of a run id that are shown
 
@@ -39,7 +39,7 @@ def run_columns(records: Sequence[Record]) -> list[Column]:
     columns = [Column(name, kind, [getattr(r, name) for r in records], "run", name) for name, kind in about.items()]
     counts = {
         verdict.replace(" ", "_"): [sum(claim.verdict == verdict for claim in r.claims.values()) for r in records]
-        for verdict in VERDICTS
+        for verdict in DECIDED
     }
     taken = {*about, *counts}  # in small letters, since SQL does not tell Seed from seed
     for group, field in (("param", "params"), ("metric", "metrics")):

@@ -13,15 +13,13 @@ from studylib.errors import StudyError
 from studylib.evidence.card import Kind, load_card
 from studylib.evidence.course import CourseEntry, course
 from studylib.evidence.paper import load_results
-from studylib.evidence.verdicts import NOT_YET, count_verdicts
+from studylib.evidence.verdicts import NOT_YET, VERDICTS, count_verdicts
 from studylib.reports.readme import rewrite_section
 from studylib.reports.records import ClaimFound
-from studylib.reports.results import VERDICTS
 from studylib.showing.listing import markdown_cell, plain_table, show_table, terminal_width
 from studylib.workspace import paper_folder
 
 CLAIMS_START, CLAIMS_END = "<!-- claims:start -->", "<!-- claims:end -->"
-STYLES = {"held": "green", "reversed": "red", "undecided": "yellow", "failed": "bold red"}
 ID_WIDTH = 20  # of a claim's id on a narrow terminal
 WIDE = 130
 
@@ -90,7 +88,7 @@ def verdicts(slug: str) -> dict[str, ClaimFound]:
         return {}
     try:
         found = {id: ClaimFound.model_validate_json(json.dumps(claim)) for id, claim in results["claims"].items()}
-        strange = [claim.verdict for claim in found.values() if claim.verdict not in (*VERDICTS, NOT_YET)]
+        strange = [claim.verdict for claim in found.values() if claim.verdict not in VERDICTS]
         said = f"{strange[0]!r} is no verdict" if strange else ""
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
         said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it has no table of claims"
@@ -127,7 +125,7 @@ def show(lines: Sequence[Line]) -> None:
             if narrow:
                 claim, verdict = break_id(claim), verdict.replace("testable ", "testable\n")
                 measured = measured.replace(" ", "\n", 1)
-            style = STYLES.get(line.verdict, "dim")
+            style = VERDICTS[line.verdict].style
             table.add_row(Text(claim), Text(verdict, style=style), Text(measured), Text(line.in_the_paper))
         show_table(table)
         print()

@@ -11,9 +11,9 @@ from typing import Any
 
 from studylib.errors import StudyError
 from studylib.files import disk_errors
-from studylib.running.folder import replace_folder, runs_folder
+from studylib.running.folder import replace_folder
 from studylib.running.pool import Calls, Ended
-from studylib.workspace import find_root
+from studylib.workspace import find_root, runs_folder
 
 LEFT_HERE = (".git", ".venv", "runs", "**/__pycache__", "**/.ipynb_checkpoints", "*.part")  # not sent to the cluster
 MAX_TRIES = 3  # more for a point whose node or worker was lost

@@ -41,26 +41,36 @@ def stored_effects(slug: str, values: Mapping[str, Any]) -> Effects:
     `values` hold the notebook's parameters by name, such as its `globals()`; `seed` does not count, since every seed
     is in the effects.
     """
-    path = paper_folder(slug) / EFFECTS
-    if values.get("full") or not path.is_file():
-        return {}
-    try:
-        stored = Stored.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        cause = f"papers/{slug}/{EFFECTS} is damaged: {error.errors()[0]['msg']}"
-        raise StudyError(cause, f"Run `study render --full {slug}`") from error
-    asked = {name: values[name] for name in read_parameters(notebook_path(slug)) if name not in ("full", "seed")}
-    if asked != stored.params or weight_hashes(slug, values.get("model")) != stored.weights:
+    stored = _stored(slug, values)
+    if stored is None:
         return {}
     return {
         claim: {int(seed): values for seed, values in seeds.items()} for claim, seeds in stored.effects.items()
     }
 
 
-def stored_picture(slug: str, name: str) -> Any:
-    """The picture that a run with `full` left under `name`, as a notebook shows it; None before there is one."""
+def _stored(slug: str, values: Mapping[str, Any]) -> Stored | None:
+    """What was measured with these parameters and today's weights; None for a run that measures itself."""
+    path = paper_folder(slug) / EFFECTS
+    if values.get("full") or not path.is_file():
+        return None
+    try:
+        stored = Stored.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        cause = f"papers/{slug}/{EFFECTS} is damaged: {error.errors()[0]['msg']}"
+        raise StudyError(cause, f"Run `study render --full {slug}`") from error
+    asked = {name: values[name] for name in read_parameters(notebook_path(slug)) if name not in ("full", "seed")}
+    same = asked == stored.params and weight_hashes(slug, values.get("model")) == stored.weights
+    return stored if same else None
+
+
+def stored_picture(slug: str, name: str, values: Mapping[str, Any]) -> Any:
+    """The picture that a run with `full` and these parameters left under `name`, as a notebook shows it.
+
+    None where there is none, or the stored effects were measured with other parameters or weights.
+    """
     path = paper_folder(slug) / "figures" / f"{PICTURES}{name}.webp"
-    if not path.is_file():
+    if not path.is_file() or _stored(slug, values) is None:
         return None
     from IPython import display
     from PIL import Image
@@ -88,8 +98,8 @@ def measure_effects(
     the same claims.
     """
     from studylib.running import sweeps
-    from studylib.running.folder import runs_folder
     from studylib.running.runs import read_record
+    from studylib.workspace import runs_folder
 
     if not trains_over_seeds(slug):
         raise StudyError(

@@ -14,16 +14,10 @@ import filelock
 from studylib.errors import StudyError
 from studylib.evidence.outcome import OUTCOME
 from studylib.files import sync_folder
-from studylib.workspace import find_root
+from studylib.workspace import runs_folder
 
 RECORD = "record.json"
 STALE_SECONDS = 24 * 3600  # a part folder of another machine's run is given up after a day
-
-
-def runs_folder() -> Path:
-    """Where runs are kept: the folder that STUDY_RUNS names, or `runs/` in the workspace."""
-    named = os.environ.get("STUDY_RUNS")
-    return Path(named).expanduser() if named else find_root() / "runs"
 
 
 def check_inside(folder: Path) -> None:

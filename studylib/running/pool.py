@@ -20,6 +20,7 @@ from studylib.errors import StudyError
 
 END_SECONDS = 15.0  # for a worker told to stop to clean up before it is killed
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+LONGEST = 4000  # letters of an error that a worker passes on
 Calls = deque[tuple[int, Callable[..., Any], tuple[Any, ...]]]  # number, function, arguments
 
 
@@ -42,7 +43,8 @@ class Pool:
         self.free = list(reversed(range(jobs)))
         self.environments = environments
         self.running: dict[int, tuple[int, int, Any]] = {}  # sentinel -> number, slot, process
-        self.pipes: dict[int, Any] = {}
+        self.pipes: dict[int, Any] = {}  # sentinel -> what the worker writes to, until it has said all
+        self.said: dict[int, tuple[Any, StudyError | None]] = {}
 
     def run(self, calls: Calls) -> Iterator[Ended]:
         """Take (number, function, arguments) from the left of `calls` and yield how each ended, in the order of their
@@ -54,8 +56,12 @@ class Pool:
             while calls or self.running:
                 while self.free and calls:
                     self.start(*calls.popleft())
-                for sentinel in multiprocessing.connection.wait(list(self.running)):
-                    yield self.collect(sentinel)
+                # a pipe holds 64 KiB: a worker with more to say ends only when it has been listened to
+                for ready in multiprocessing.connection.wait([*self.running, *self.pipes.values()]):
+                    if ready in self.running:
+                        yield self.collect(ready)
+                    else:
+                        self.listen(ready)
         finally:
             self.stop()
 
@@ -71,18 +77,23 @@ class Pool:
         self.running[process.sentinel] = (number, slot, process)
         self.pipes[process.sentinel] = reader
 
+    def listen(self, reader: Any) -> None:
+        """Read all that a worker says, once; nothing if it dies in mid-sentence."""
+        sentinel = next((one for one, pipe in self.pipes.items() if pipe is reader), None)
+        if sentinel is None:  # its worker ended in the same moment, and was collected first
+            return
+        del self.pipes[sentinel]
+        with contextlib.closing(reader), contextlib.suppress(EOFError, OSError):
+            self.said[sentinel] = reader.recv()
+
     def collect(self, sentinel: int) -> Ended:
         """Take what an ended worker said."""
+        if sentinel in self.pipes:
+            self.listen(self.pipes[sentinel])
         number, slot, process = self.running.pop(sentinel)
-        reader = self.pipes.pop(sentinel)
         process.join()
         self.free.append(slot)
-        try:
-            value, error = reader.recv() if reader.poll() else (None, None)
-        except EOFError:
-            value, error = None, None
-        finally:
-            reader.close()
+        value, error = self.said.pop(sentinel, (None, None))
         if error is None and value is None:
             how = f"signal {-process.exitcode}" if process.exitcode < 0 else f"status {process.exitcode}"
             cause = f"the worker process of this point ended early ({how})"
@@ -100,8 +111,10 @@ class Pool:
             if process.is_alive():
                 process.kill()
                 process.join()
-        self.running.clear()
-        self.pipes.clear()
+        for reader in self.pipes.values():
+            reader.close()
+        for known in (self.running, self.pipes, self.said):
+            known.clear()
 
 
 def work(
@@ -120,11 +133,18 @@ def work(
         try:
             said = (function(*arguments), None)
         except StudyError as error:
-            said = (None, error)
+            said = (None, type(error)(cut(error.cause), error.remedy, exit_code=error.exit_code))
         except Exception as error:
             traceback.print_exc()
-            said = (None, StudyError(f"unexpected {type(error).__name__}: {error}", "A bug: see above", exit_code=1))
+            cause = cut(f"unexpected {type(error).__name__}: {error}")
+            said = (None, StudyError(cause, "A bug: see above", exit_code=1))
         writer.send(said)
+
+
+def cut(text: str) -> str:
+    """Return a text for an error, without its middle where it is too long to be read."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} [...] {text[-half:]}"
 
 
 def interrupt(_signal: int, _frame: object) -> None:

@@ -16,17 +16,9 @@ from studylib.evidence.outcome import OUTCOME, record
 from studylib.files import disk_errors, write_atomically
 from studylib.models.files import check_model
 from studylib.running.fingerprint import run_id, weight_hashes
-from studylib.running.folder import (
-    RECORD,
-    check_inside,
-    keep_failed,
-    only_one,
-    remove_stale_parts,
-    replace_folder,
-    runs_folder,
-)
+from studylib.running.folder import RECORD, check_inside, keep_failed, only_one, remove_stale_parts, replace_folder
 from studylib.running.parameters import check_parameters, preset_values, read_parameters
-from studylib.workspace import find_root, notebook_path, paper_folder
+from studylib.workspace import find_root, notebook_path, paper_folder, runs_folder
 
 __all__ = ["Run", "check_parameters", "record", "run"]
 

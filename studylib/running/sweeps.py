@@ -20,10 +20,11 @@ from tqdm import tqdm
 from studylib.errors import StudyError
 from studylib.files import write_atomically
 from studylib.running.fingerprint import run_id, weight_hashes
-from studylib.running.folder import RECORD, runs_folder
+from studylib.running.folder import RECORD
 from studylib.running.parameters import parse_assignments
 from studylib.running.pool import Calls, Ended, Pool
 from studylib.running.runs import checked, run
+from studylib.workspace import runs_folder
 
 MAX_POINTS = 10_000
 RANGE = re.compile(r"([+-]?\d+)\.\.([+-]?\d+)(?:\.\.([+-]?\d+))?")

@@ -103,9 +103,19 @@ def test_run_reports_and_repeats_only_by_force(workspace):
     assert "mini: cell 4 of 4" in first.stderr and again.stderr == ""
 
 
+def test_list_is_a_table_of_the_terminals_width(workspace, monkeypatch):
+    """Lines that wrap where the terminal ends break words and columns."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "34")
+    lines = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in study("list").stdout.splitlines()]
+    assert len(lines) > 4 and max(map(len, lines)) <= 34
+    assert {"mini", "later", "planned", "idea"} <= set(" ".join(lines).split())
+
+
 def test_list_shows_the_course_and_one_paper(workspace):
     """What is written, what is planned, and which knobs a paper has."""
-    course = study("list").stdout.splitlines()
+    head, *course = study("list").stdout.splitlines()
+    assert head.split() == ["paper", "year", "claims", "idea"]
     assert re.match(r" 1  mini +2024  written", course[0]) and re.match(
         r" 2  later +2025  planned", course[1]
     )
@@ -133,7 +143,6 @@ def test_render_says_where_the_table_belongs(workspace):
 def test_doctor_names_each_fault_with_its_remedy(workspace, tmp_path, monkeypatch):
     """The one command to run when something is wrong: it must not fail itself, and work without a network."""
     monkeypatch.setattr(files, "WEIGHTS", tmp_path / "none")
-    monkeypatch.setattr(doctor, "WEIGHTS", tmp_path / "none")
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")

@@ -44,6 +44,13 @@ def test_exact(claims, measured, expected, tolerance, verdict):
     assert claims.exact("identity", measured, expected, tolerance).verdict == verdict
 
 
+@pytest.mark.parametrize(("measured", "expected"), [([], []), (torch.ones(0), torch.ones(0)), (torch.ones(2, 0), [])])
+def test_an_identity_of_nothing_is_refused(claims, measured, expected):
+    """Two empty lists are equal: a measurement that found nothing would hold for ever."""
+    with pytest.raises(ValueError, match="claim identity: nothing is compared"):
+        claims.exact("identity", measured, expected)
+
+
 @pytest.mark.parametrize(
     ("shift", "sign", "verdict"),
     [

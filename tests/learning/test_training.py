@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import cpu_offload_with_hook
 from safetensors.torch import load_file
+from tiny_pipelines import sd
 
 from studylib.errors import StudyError
 from studylib.learning.checkpoint import CHECKPOINT
-from studylib.learning.training import TrainingConfig, fit
+from studylib.learning.training import TrainingConfig, check_not_offloaded, fit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,6 +61,23 @@ def test_it_learns_and_tells_how():
         history.column("sizes")
 
 
+def test_weights_that_the_loss_does_not_depend_on_are_named():
+    """They would silently stay untrained, or break the first save."""
+    model, draw, loss = toy()
+    idle = torch.nn.Parameter(torch.zeros(3))
+    with pytest.raises(StudyError, match="toy: 1 of 5 parameters got no gradient: idle"):
+        fit({**dict(model.named_parameters()), "idle": idle}, draw, loss, TrainingConfig(2, 1e-3), label="toy")
+
+
+def test_an_offloaded_pipeline_is_not_trained():
+    """Its weights move between devices while it runs: an optimiser would follow copies that nothing reads."""
+    pipe = sd()
+    check_not_offloaded(pipe)
+    cpu_offload_with_hook(pipe.unet, "cpu")
+    with pytest.raises(StudyError, match="offloaded .unet wait"):
+        check_not_offloaded(pipe)
+
+
 def test_the_same_seed_gives_the_same_weights_and_leaves_random_state_alone():
     """Dropout draws from the global generator: it has to be seeded by the step, and put back."""
     config = TrainingConfig(steps=12, learning_rate=1e-2, seed=3)
@@ -92,7 +111,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path):
     """kill -9 in mid-training, then the same call: weights and history equal an undisturbed run's, bit for bit, with
     dropout, averaged weights, a schedule and accumulation."""
     script = tmp_path / "train.py"
-    script.write_text(KILLED.format(tests=str(ROOT / "tests")))
+    script.write_text(KILLED.format(tests=str(Path(__file__).parent)))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     run = [sys.executable, script]
@@ -219,7 +238,7 @@ SHARED = textwrap.dedent("""
 def test_two_processes_train_as_one_does(tmp_path):
     """`accelerate launch` with two processes: they share each batch, so losses and weights are one process's."""
     script = tmp_path / "train.py"
-    script.write_text(SHARED.format(tests=str(ROOT / "tests")))
+    script.write_text(SHARED.format(tests=str(Path(__file__).parent)))
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
     for count in (1, 2):
         options = ["--dynamo_backend", "no", "--num_processes", str(count), *(["--multi_gpu"] if count > 1 else [])]

@@ -22,8 +22,7 @@ from transformers import (
     ViTModel,
 )
 
-from studylib.models import hub
-from studylib.models import load as load_module
+from studylib.models import files, hub
 from studylib.models.files import ModelError
 from studylib.models.load import describe, load, load_clip, load_dino, needs_offload
 from studylib.models.table import HUB_ENCODERS, MODELS
@@ -59,7 +58,7 @@ def world(saved, tmp_path, monkeypatch):
     dino = ViTModel(ViTConfig(**VISION))
     dino.half().save_pretrained(tmp_path / "weights" / "dino")
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "weights" / "dino")
-    monkeypatch.setattr(load_module, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path / "weights")
     for loader in (load_clip, load_dino):
         loader.cache_clear()
     yield tmp_path / "weights"

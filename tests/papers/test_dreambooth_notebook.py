@@ -1,6 +1,7 @@
 """The notebook as an experiment: it runs with other parameters and models, and what it commits is what it measures."""
 
 import json
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -138,6 +139,8 @@ def test_the_upper_bound_is_what_no_method_exceeds_by_much():
     bound = means(ev.upper_bound("cat", photos, "a cat", Encoders()))
     assert bound["judged"] > 0.9 and bound["plain"] > bound["DINO"] > 0.4 and "PRES" not in bound
     assert ev.upper_bound("", photos, "a cat", Encoders()) is None
+    single = means(ev.upper_bound("cat", photos[:1], "a cat", Encoders()))  # one photo is like no other
+    assert "plain" not in single and all(math.isfinite(value) for value in single.values())
 
 
 def test_ablations_differ_in_one_thing():

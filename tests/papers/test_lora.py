@@ -159,6 +159,20 @@ def test_diffusers_loads_the_file(pipe, tmp_path, scale, text):
     assert (draw(other) - weaker).abs().max() <= 1e-5 < (weaker - ours).abs().max()
 
 
+def test_layers_of_different_ranks_keep_theirs_in_the_file(pipe, tmp_path):
+    """A joined or truncated LoRA has them: the first layer's rank for all would scale the others wrongly."""
+    lora = replace(random_lora(pipe, 1), scale=0.5)
+    cut = {name: (a[:1], b[:, :1]) if i % 2 else (a, b) for i, (name, (a, b)) in enumerate(lora.factors.items())}
+    lora = replace(lora, factors=cut)
+    assert len({len(a) for a, _ in cut.values()}) == 2
+    save_lora(lora, tmp_path)
+    with adapted(pipe, lora):
+        ours = draw(pipe)
+    other = sd()
+    other.load_lora_weights(tmp_path, adapter_name="subject")
+    assert (draw(other) - ours).abs().max() <= 1e-5
+
+
 def test_a_file_without_alpha_is_misread_unless_the_scale_is_one(pipe):
     """The recurring bug with alpha: readers take it for the rank. With the header they do not."""
     lora = replace(random_lora(pipe, 1), scale=0.5)

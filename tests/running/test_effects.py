@@ -118,9 +118,11 @@ def test_pictures_of_the_first_seed_are_kept(workspace):
     cells = [code(PARAMETERS + FULL, "parameters"), code(WORK), code(DECIDE), code(DRAW),
              code(KEEP.replace("effects=trained", "effects=trained, figures=pictures"))]  # fmt: skip
     write_notebook(workspace / "notebooks" / "mini.ipynb", cells)
-    assert effects.stored_picture("mini", "variants") is None
+    values = {"full": False, **runs.checked("mini", {})}
+    assert effects.stored_picture("mini", "variants", values) is None
     effects.measure_effects("mini")
     figures = workspace / "papers" / "mini" / "figures"
     assert [path.name for path in figures.iterdir()] == ["full_variants.webp"]
-    shown = effects.stored_picture("mini", "variants")
+    shown = effects.stored_picture("mini", "variants", values)
     assert shown.data.startswith(b"\xff\xd8") and list(shown._repr_mimebundle_()[0]) == ["image/jpeg"]
+    assert effects.stored_picture("mini", "variants", values | {"steps": 4}) is None  # those of another run

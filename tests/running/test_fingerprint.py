@@ -67,12 +67,12 @@ def test_pickled_weights_are_not_enough(pipeline):
 
 def test_folder_that_is_no_pipeline(workspace, pipeline):
     """The error says what is there, so that a neighbouring folder is soon found."""
-    with pytest.raises(StudyError, match="no model_index.json; it holds .*notebooks"):
+    with pytest.raises(StudyError, match="no model_index.json and holds .*notebooks"):
         files.check_model(str(workspace), "tiny")
     (pipeline / "unet" / "model.safetensors").unlink()
     (pipeline / "unet" / "config.json").unlink()
     (pipeline / "unet").rmdir()
-    with pytest.raises(StudyError, match="lacks its unet"):
+    with pytest.raises(StudyError, match="unet is missing"):
         files.check_pipeline_folder(pipeline)
 
 
@@ -97,7 +97,7 @@ def test_missing_shipped_weights(tmp_path, monkeypatch):
 
 def test_hashes_follow_the_files(workspace, tmp_path, monkeypatch):
     """A retrained model is another run, even when its file keeps its size."""
-    monkeypatch.setattr(fingerprint, "WEIGHTS", tmp_path / "shipped")
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path / "shipped")
     path = tmp_path / "shipped" / "sd" / "model.safetensors"
     path.parent.mkdir(parents=True)
     save_file({"weight": torch.zeros(4)}, path)
@@ -108,6 +108,16 @@ def test_hashes_follow_the_files(workspace, tmp_path, monkeypatch):
     assert fingerprint.weight_hashes("mini", "tiny") == first
     save_file({"weight": torch.ones(4)}, path)
     assert fingerprint.weight_hashes("mini", "tiny") != first
+
+
+def test_a_cache_of_hashes_that_cannot_be_kept_is_skipped(workspace, tmp_path, monkeypatch):
+    """The cache lies with the runs; a folder of another user must not stop a run or a notebook."""
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "elsewhere"))
+    first = fingerprint.weight_hashes("mini", "tiny")
+    assert (tmp_path / "elsewhere" / "weights.json").is_file() and not (workspace / "runs" / "weights.json").exists()
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "file" / "runs"))
+    assert fingerprint.weight_hashes("mini", "tiny") == first
 
 
 def test_run_id_follows_code_and_parameters(workspace):

@@ -190,6 +190,21 @@ def _double(number):
     return 2 * number, os.environ["SLOT"]
 
 
+def _long(length):
+    return "x" * length
+
+
+def _complain(length):
+    raise StudyError("y" * length, "less")
+
+
+def test_pool_listens_while_it_waits():
+    """A pipe holds 64 KiB: a worker with more to say would wait for ever, and the pool for it. Errors are cut."""
+    ended = {e.number: e for e in Pool(2, [{}, {}]).run(deque([(0, _long, (300_000,)), (1, _complain, (300_000,))]))}
+    assert ended[0].value == "x" * 300_000
+    assert len(ended[1].error.cause) < 5_000 and ended[1].error.remedy == "less"
+
+
 def test_pool_tells_how_each_call_ended():
     """A worker that is killed must be reported, and its slot must serve the next call."""
     pool = Pool(2, [{"SLOT": "a"}, {"SLOT": "b"}])

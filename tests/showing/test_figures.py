@@ -136,7 +136,7 @@ def test_palette_stays_apart_for_colour_blind_readers():
 
 def test_badges_are_legible():
     """White words on a verdict's colour need a contrast of 4.5 (WCAG AA); colour never replaces the word."""
-    for verdict, colour in verdicts.VERDICT_COLOURS.items():
+    for verdict, (colour, _sign, _style) in verdicts.VERDICTS.items():
         rgb = np.array(matplotlib.colors.to_rgb(colour))
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5
