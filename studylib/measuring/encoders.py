@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from studylib.models import load
-from studylib.models.table import HUB_ENCODERS
+from studylib.models.table import ENCODERS
 
 Encoder = str | tuple[Any, ...] | None
 BATCH = 32
@@ -32,9 +32,12 @@ class Encoders:
     dino: str | None = None
 
     @classmethod
-    def named(cls, name: str) -> Encoders:
-        """ "tiny", or "hub" for the papers' DINO ViT-B/8 and CLIP. Raises ValueError for another word."""
-        known = {"tiny": cls(), "hub": cls(HUB_ENCODERS["clip"], HUB_ENCODERS["dino"])}
+    def named(cls, name: str, clip: str = "ViT-L/14", dino: str = "ViT-B/8") -> Encoders:
+        """ "tiny", or "hub" for those that the paper measured with, `clip` and `dino` by their names in ENCODERS.
+
+        Raises ValueError for another word.
+        """
+        known = {"tiny": cls(), "hub": cls(ENCODERS["clip"][clip], ENCODERS["dino"][dino])}
         if name not in known:
             raise ValueError(f"encoders is one of {', '.join(known)}, not {name!r}")
         return known[name]
@@ -64,7 +67,7 @@ def judge_network(given: nn.Module | None = None) -> nn.Module:
     """Return the judge: the given one, or the tiny world's."""
     if given is not None:
         return given
-    return load.load_judge()
+    return load.load_network("judge")
 
 
 def judge_logits(images: Sequence[Image.Image], network: nn.Module) -> dict[str, Tensor]:

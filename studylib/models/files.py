@@ -17,7 +17,6 @@ from studylib.world.scene import EDITION
 
 MEND = "Run `study doctor`, or reinstall the project's files"
 WEIGHTS = PACKAGE / "weights"
-SHARED = {"text_encoder": "clip", "tokenizer": "clip", "vae": "vae"}  # what tiny pipelines borrow when absent
 NOT_LOADED = ("safety_checker",)  # parts of a pipeline that are left out, and so need not be there
 
 
@@ -98,16 +97,23 @@ def check_pipeline_folder(folder: Path) -> dict[str, Path]:
     Pipelines among the shipped weights borrow what they lack from their neighbours. Raises ModelError for a folder
     without model_index.json, and for a part that is missing, pickled or cut short.
     """
-    parts = {}
+    parts, borrows = {}, _borrows(folder)
     for name, spec in read_index(folder).items():
         if not isinstance(spec, list) or spec[0] is None or name in NOT_LOADED:
             continue
         part = folder / name
-        if name in SHARED and folder.resolve().parent == WEIGHTS and not part.is_dir():
-            part = WEIGHTS / SHARED[name]
+        if name in borrows and not part.is_dir():
+            part = WEIGHTS / borrows[name]
         check_model_folder(part)
         parts[name] = part
     return parts
+
+
+def _borrows(folder: Path) -> Mapping[str, str]:
+    """What the shipped pipeline in `folder` takes from other folders; nothing for a folder elsewhere."""
+    if folder.resolve().parent != WEIGHTS.resolve():
+        return {}
+    return next((card.borrows for card in MODELS.values() if card.shipped and card.id == folder.name), {})
 
 
 def check_model(model: Any, default: Any) -> Any:

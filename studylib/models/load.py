@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 import inspect
 import io
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +19,31 @@ from studylib.errors import nearest
 from studylib.models import files
 from studylib.models.files import MEND, ModelError
 from studylib.models.hub import fetch_folder, from_cache_or_hub, quiet_loading
-from studylib.models.table import HUB_ENCODERS, MODELS, ModelCard
+from studylib.models.table import ENCODERS, MODELS, NETWORKS, ModelCard
 
 
 def load(
     name: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None,
+    parts: Mapping[str, Any] | None = None,
 ) -> Any:
     """Load the pipeline called `name` in MODELS, or the one in a folder in diffusers format.
 
     `device` None takes cuda, else mps, else cpu; where GPU memory is short the parts wait on the CPU for
-    their turn. Pipelines with a UNet get the DDIM sampler, which these studies invert. Raises ModelError.
+    their turn. Pipelines with a UNet get the DDIM sampler, which these studies invert. `parts` are added or take the
+    place of the model's own: networks, or folders that hold one; with a "controlnet" or an "adapter" the pipeline is
+    the class of diffusers that has that part. Raises ModelError.
     """
     target = pick_device(device)
     card = MODELS.get(str(name))
-    if card is None:
-        pipe = _load_folder(_folder(name), dtype or torch.float32)
-    elif card.shipped:
-        pipe = _load_folder(files.WEIGHTS / card.id, dtype or getattr(torch, card.dtype))
+    if card is None or card.shipped:
+        folder = _folder(name) if card is None else files.WEIGHTS / card.id
+        kind, own = dtype or getattr(torch, card.dtype if card else "float32"), files.read_index(folder)["_class_name"]
+        given = _given_parts(parts or {}, kind)
+        pipe = _load_folder(folder, kind, _class_with(own, given), given)
     else:
-        native = torch.float32 if target.type == "cpu" else getattr(torch, card.dtype)
-        pipe = _load_from_hub(str(name), card, dtype or native)
+        native = dtype or (torch.float32 if target.type == "cpu" else getattr(torch, card.dtype))
+        given = _given_parts(parts or {}, native)
+        pipe = _load_from_hub(str(name), card, native, _class_with(card.pipeline, given), given)
     use_ddim(pipe)
     for module in _modules(pipe):
         module.requires_grad_(False).eval()
@@ -97,7 +105,7 @@ def use_ddim(pipe: Any) -> None:
 def load_clip(name: str = "tiny") -> tuple[Any, Any]:
     """The CLIP that compares pictures with texts: (CLIPModel in eval mode, CLIPProcessor).
 
-    `name` is "tiny", the hub id in HUB_ENCODERS, or a folder in transformers format; below likewise.
+    `name` is "tiny", a name or hub id in ENCODERS, or a folder in transformers format; below likewise.
     """
     return _load_encoder(name, "clip", "CLIPProcessor")
 
@@ -109,14 +117,16 @@ def load_dino(name: str = "tiny") -> tuple[Any, Any]:
 
 
 @functools.cache
-def load_judge(name: str = "tiny") -> Any:
-    """The network that names what a tiny-world picture shows, in eval mode."""
-    from studylib.models.judge import Judge
-
-    folder = _encoder_folder(name, "judge")
-    files.check_model_folder(folder)
+def load_network(name: str) -> Any:
+    """One of the shipped networks that are no pipeline, in eval mode: "judge" names what a picture shows, "style"
+    tells nuances of style, "face" finds keypoints and whose face it is. Raises ModelError for another name."""
+    if name not in NETWORKS:
+        close = nearest(name, NETWORKS).capitalize()
+        raise ModelError(f"no shipped network is called {name!r}", f"{close}The names are: {', '.join(NETWORKS)}")
+    network = getattr(importlib.import_module(f"studylib.models.{name}"), NETWORKS[name])
+    files.check_model_folder(files.WEIGHTS / name)
     with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints that it loads
-        return Judge.from_pretrained(folder).float().requires_grad_(False).eval()
+        return network.from_pretrained(files.WEIGHTS / name).float().requires_grad_(False).eval()
 
 
 def _folder(name: str | Path) -> Path:
@@ -136,10 +146,11 @@ def _encoder_folder(name: str, kind: str) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    if name == HUB_ENCODERS.get(kind):
-        return fetch_folder(f"{kind} encoder", name)
-    known = " or ".join(filter(None, ("tiny", HUB_ENCODERS.get(kind))))
-    raise ModelError(f"no {kind} encoder is called {name!r}", f"Use {known}, or a transformers folder")
+    known = ENCODERS[kind]
+    hub_id = known.get(name, name)
+    if hub_id in known.values():
+        return fetch_folder(f"{kind} encoder", hub_id)
+    raise ModelError(f"no {kind} encoder is called {name!r}", f"Use tiny, {', '.join(known)}, or a transformers folder")
 
 
 def _load_encoder(name: str, kind: str, processor: str) -> tuple[Any, Any]:
@@ -156,18 +167,55 @@ def _load_encoder(name: str, kind: str, processor: str) -> tuple[Any, Any]:
     return model.requires_grad_(False).eval(), converter
 
 
-def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
+def _given_parts(parts: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """The networks among `parts` as they are, and those that are named by a folder, loaded from it."""
+    import diffusers
+
+    given = {}
+    for part, value in parts.items():
+        if not isinstance(value, str | Path):
+            given[part] = value
+            continue
+        folder = next((f for f in (Path(value).expanduser(), files.WEIGHTS / value) if f.is_dir()), None)
+        if folder is None or not (folder / "config.json").is_file():
+            raise ModelError(f"the part {part!r} is no folder of a network: {value}", "Give one save_pretrained wrote")
+        class_name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", "")
+        if not hasattr(diffusers, class_name):
+            raise ModelError(f"{folder} holds a {class_name or 'network without a class name'}", "Load it and pass it")
+        given[part] = load_part("diffusers", class_name, folder, dtype)
+    return given
+
+
+def _class_with(own: str, given: Mapping[str, Any]) -> str:
+    """The name of the pipeline class that has the given parts: `own`, or its sister with a ControlNet or adapter."""
+    import diffusers
+
+    if not hasattr(diffusers, own):
+        return own  # refused later, by name
+    for part, word in (("controlnet", "ControlNet"), ("adapter", "Adapter")):
+        if part in given and part not in inspect.signature(getattr(diffusers, own).__init__).parameters:
+            own = own.replace("Pipeline", f"{word}Pipeline")
+    known = inspect.signature(getattr(diffusers, own).__init__).parameters if hasattr(diffusers, own) else {}
+    strange = sorted(set(given) - set(known))
+    if strange:
+        has = ", ".join(part for part in known if part != "self")
+        raise ModelError(f"{own} has no part {', '.join(strange)}", f"It has: {has}")
+    return own
+
+
+def _load_folder(folder: Path, dtype: torch.dtype, class_name: str, given: Mapping[str, Any]) -> Any:
     import diffusers
 
     index = files.read_index(folder)
     _check_classes(index, folder)
     parts = files.check_pipeline_folder(folder)
     borrowed = {
-        name: load_part(*index[name], part, dtype) for name, part in parts.items() if part != folder / name
+        name: load_part(*index[name], part, dtype)
+        for name, part in parts.items() if part != folder / name and name not in given
     }
     with quiet_loading():
-        pipeline = getattr(diffusers, index["_class_name"])
-        return pipeline.from_pretrained(folder, dtype=dtype, **_safe_arguments(pipeline), **borrowed)
+        pipeline = getattr(diffusers, class_name)
+        return pipeline.from_pretrained(folder, dtype=dtype, **_safe_arguments(pipeline), **borrowed, **given)
 
 
 def _check_classes(index: dict[str, Any], folder: Path) -> None:
@@ -186,12 +234,12 @@ def _check_classes(index: dict[str, Any], folder: Path) -> None:
         )
 
 
-def _load_from_hub(name: str, card: ModelCard, dtype: torch.dtype) -> Any:
+def _load_from_hub(name: str, card: ModelCard, dtype: torch.dtype, class_name: str, given: Mapping[str, Any]) -> Any:
     import diffusers
 
     with quiet_loading():
-        pipeline = getattr(diffusers, card.pipeline)
-    arguments = {"revision": card.revision, "variant": card.variant, "dtype": dtype}
+        pipeline = getattr(diffusers, class_name)
+    arguments = {"revision": card.revision, "variant": card.variant, "dtype": dtype, **given}
     arguments |= _safe_arguments(pipeline)
     return from_cache_or_hub(
         name, card.id, card.licence, card.gated,

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-HUB_ENCODERS = {"clip": "openai/clip-vit-large-patch14", "dino": "facebook/dino-vitb8"}  # the papers' own
+ENCODERS: dict[str, dict[str, str]] = {  # kind -> the name that papers give an encoder -> hub id
+    "clip": {
+        "ViT-L/14": "openai/clip-vit-large-patch14",  # the first of a kind is taken where a paper names none
+        "ViT-B/32": "openai/clip-vit-base-patch32",
+        "ViT-B/16": "openai/clip-vit-base-patch16",
+    },
+    "dino": {"ViT-B/8": "facebook/dino-vitb8", "ViT-S/16": "facebook/dino-vits16", "ViT-B/16": "facebook/dino-vitb16"},
+}
+NETWORKS = {  # shipped networks that are neither a pipeline nor a transformers model: module in this room -> class
+    "judge": "Judge", "style": "StyleNetwork", "face": "FaceNetwork",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -20,11 +31,13 @@ class ModelCard:
     variant: str | None = None  # which set of the repository's files
     gated: bool = False  # the licence has to be accepted on the model's page first
     shipped: bool = False
+    borrows: Mapping[str, str] = field(default_factory=dict)  # part -> the shipped folder it lies in
 
 
 MODELS: dict[str, ModelCard] = {
     "tiny": ModelCard(
         "sd", "StableDiffusionPipeline", "float32", 0.2, "this project's", "shipped", shipped=True,
+        borrows={"text_encoder": "clip", "tokenizer": "clip", "vae": "vae"},
     ),
     "sd15": ModelCard(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import ControlNetModel, DDIMScheduler, EulerDiscreteScheduler
 from huggingface_hub import constants
 from transformers import (
     CLIPConfig,
@@ -22,10 +22,11 @@ from transformers import (
     ViTModel,
 )
 
+from studylib.measuring.encoders import Encoders
 from studylib.models import files, hub
 from studylib.models.files import ModelError
-from studylib.models.load import describe, load, load_clip, load_dino, needs_offload
-from studylib.models.table import HUB_ENCODERS, MODELS
+from studylib.models.load import describe, load, load_clip, load_dino, load_network, needs_offload
+from studylib.models.table import ENCODERS, MODELS, NETWORKS
 from tests import tiny_pipelines as tiny
 
 
@@ -277,8 +278,8 @@ def test_hub_models_offline_fail_within_seconds(offline):
         load("flux-dev", device="cpu")
     text = one_line(error)
     assert "https://huggingface.co/black-forest-labs/FLUX.1-dev" in text and "HF_TOKEN" in text
-    with pytest.raises(ModelError, match=HUB_ENCODERS["dino"]):
-        load_dino(HUB_ENCODERS["dino"])
+    with pytest.raises(ModelError, match=ENCODERS["dino"]["ViT-S/16"]):
+        load_dino("ViT-S/16")
     assert time.perf_counter() - start < 20
 
 
@@ -290,6 +291,46 @@ def test_every_row_of_the_table_names_a_pipeline():
         assert hasattr(diffusers, card.pipeline)
         assert card.licence and card.revision and card.memory_gib > 0
         assert card.shipped or "/" in card.id
+
+
+def test_a_controlnet_joins_as_a_part(saved, tmp_path):
+    """Papers that add a network must not change the loader: the sister class of diffusers is taken, all weights of the
+    base stay, and at its start (zero convolutions) the picture is the base's."""
+    base = load(saved, device="cpu")
+    net = ControlNetModel.from_unet(base.unet, conditioning_embedding_out_channels=(4, 8))
+    net.save_pretrained(tmp_path / "net")
+    picture = {"num_inference_steps": 2, "latents": torch.ones(1, 4, 8, 8), "output_type": "latent"}
+    side = 8 * base.vae_scale_factor
+    for part in (net, tmp_path / "net", str(tmp_path / "net")):
+        pipe = load(saved, device="cpu", parts={"controlnet": part})
+        assert type(pipe).__name__ == "StableDiffusionControlNetPipeline"
+        drawn = pipe("a cat", image=torch.zeros(1, 3, side, side), **picture).images
+        torch.testing.assert_close(drawn, base("a cat", **picture).images, atol=1e-5, rtol=1e-5)
+
+
+def test_parts_that_a_pipeline_cannot_have_are_named(saved, tmp_path):
+    """A typing error in a part, or a folder that holds none, is said before anything is drawn."""
+    with pytest.raises(ModelError, match="has no part transformer.*It has: vae, text_encoder"):
+        load(saved, device="cpu", parts={"transformer": torch.nn.Linear(1, 1)})
+    with pytest.raises(ModelError, match="'controlnet' is no folder of a network: nowhere"):
+        load(saved, device="cpu", parts={"controlnet": "nowhere"})
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_shipped_networks_load_by_name(name):
+    """Networks that are no pipeline have one loader; a wrong name lists the right ones."""
+    network = load_network(name)
+    assert not network.training and not any(weight.requires_grad for weight in network.parameters())
+    assert load_network(name) is network
+    with pytest.raises(ModelError, match="Did you mean judge.*judge, style, face"):
+        load_network("jugde")
+
+
+def test_each_paper_measures_with_its_own_encoders():
+    """DreamBooth measured with DINO ViT-S/16 and CLIP ViT-B/32, StyleAligned with ViT-B/8: both must be askable."""
+    hub = Encoders.named("hub", clip="ViT-B/32", dino="ViT-S/16")
+    assert (hub.clip, hub.dino) == ("openai/clip-vit-base-patch32", "facebook/dino-vits16")
+    assert Encoders.named("hub").dino == "facebook/dino-vitb8" and Encoders.named("tiny") == Encoders()
 
 
 def test_quiet_loading_restores_the_libraries(world):
