@@ -177,7 +177,7 @@ def main() -> None:
 
     pace = 0.6 if budget.init else 1.0
     trained = loop.fit(
-        budget, model, loss, lr=8e-4 * pace, muon_lr=1.5e-3 * pace, warmup=100, ema=0.999, sheet=sheet, sheet_every=10
+        budget, model, loss, lr=8e-4 * pace, muon_lr=1.5e-3 * pace, warmup=100, ema=0.998, sheet=sheet, sheet_every=10
     )
     loop.save_half(unet, budget.out / "unet")
     pipe = assemble(unet, vae, text_encoder, tokenizer)
