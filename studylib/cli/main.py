@@ -1,6 +1,6 @@
 """The command `study` with all its commands: importing their modules adds them to the application."""
 
-from studylib.cli import commands, results  # noqa: F401
+from studylib.cli import commands, results, train  # noqa: F401
 from studylib.cli.app import app
 
 __all__ = ["app"]

@@ -80,8 +80,8 @@ def encode_pictures(vae: AutoencoderKL, data: np.ndarray, device: str, path: Pat
     if path.exists():
         return torch.load(path, weights_only=True)
     latents = []
-    for start in tqdm(range(0, len(data), 64), desc="encoding pictures"):
-        mean = vae.encode(loop.to_pixels(data[start : start + 64], device)).latent_dist.mean
+    for start in tqdm(range(0, len(data), 8), desc="encoding pictures"):  # few at once stay in the cache
+        mean = vae.encode(loop.to_pixels(data[start : start + 8], device)).latent_dist.mean
         latents.append((mean * vae.config.scaling_factor).half().cpu())
     torch.save(torch.cat(latents), path.with_suffix(".partial"))
     path.with_suffix(".partial").rename(path)

@@ -18,7 +18,7 @@ from studylib.cli import doctor
 from studylib.cli.main import app
 from studylib.models import files
 
-COMMANDS = ["run", "list", "render", "check", "lab", "new", "doctor"]
+COMMANDS = ["run", "list", "render", "check", "lab", "new", "doctor", "train"]
 
 
 def study(*words: str) -> Result:
@@ -37,6 +37,16 @@ def test_help_names_every_command_with_an_example():
     assert all(re.search(rf"^  {name} ", study("--help").stdout, re.MULTILINE) for name in COMMANDS)
     for name in COMMANDS:
         assert f"Example: study {name}" in study(name, "--help").stdout
+
+
+def test_train_hands_its_words_on_and_names_what_can_be_trained(capfd):
+    """Weights that ship come from named trainings; a wrong name must list them, and options belong to the training."""
+    assert "python -m studylib.recipes.sd" in study("train").stdout
+    assert "Did you mean judge" in error_line(study("train", "jugde"))
+    assert "mini" not in study("train").stdout
+    assert study("train", "judge", "--", "--help").exit_code == 0
+    assert "python -m studylib.recipes.judge" in capfd.readouterr().out
+    assert study("train", "judge", "--no-such-option").exit_code == 2
 
 
 def test_help_is_quick():
