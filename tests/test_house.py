@@ -113,10 +113,10 @@ def test_no_drawer_for_anything():
 
 
 def test_weights_stay_under_the_cap():
-    """All weights together stay below 18 MiB while there is one paper (46 MiB for all), and are safetensors only."""
+    """The base's weights stay below 20 MiB, so that those of all papers fit into 46; safetensors only."""
     files = [*ROOT.glob("studylib/weights/**/*"), *ROOT.glob("papers/*/weights/**/*")]
-    assert sum(p.stat().st_size for p in files if p.suffix == ".safetensors") < 18 * MIB
-    assert {p.suffix for p in files if p.is_file()} <= {".safetensors", ".json", ".txt"}
+    assert sum(p.stat().st_size for p in files if p.suffix == ".safetensors") < 20 * MIB
+    assert {p.suffix for p in files if p.is_file()} <= {".safetensors", ".json", ".txt", ".webp"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

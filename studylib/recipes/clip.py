@@ -19,6 +19,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 
 from studylib.learning.processes import gathered, share
 from studylib.recipes import training_loop as loop
+from studylib.recipes.budget import read_budget
 from studylib.world.data import HELD_OUT, held_out, pictures, scene_number
 from studylib.world.scene import COLOURS, PLACES, STYLES, THINGS, Scene, caption
 
@@ -117,7 +118,7 @@ def attribute_accuracy(
 
 
 def main() -> None:
-    budget = loop.budget(
+    budget = read_budget(
         "clip", __doc__.splitlines()[0], steps=4000, minutes=30, batch_size=192, scenes=48_000,
         options={"text": {"action": "store_true", "help": "with --init: train the text tower as well"}},
     )  # fmt: skip

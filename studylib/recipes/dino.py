@@ -14,6 +14,7 @@ from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
 from studylib.learning.processes import gathered, share
 from studylib.recipes import training_loop as loop
+from studylib.recipes.budget import read_budget
 from studylib.world.data import HELD_OUT, scene_number
 from studylib.world.scene import NOUNS
 
@@ -69,7 +70,7 @@ def _batches(count: int, view: int) -> list:
 
 
 def main() -> None:
-    budget = loop.budget("dino", __doc__.splitlines()[0], steps=5000, minutes=25, batch_size=96, scenes=16_000)
+    budget = read_budget("dino", __doc__.splitlines()[0], steps=5000, minutes=25, batch_size=96, scenes=16_000)
     device, start = budget.device, budget.seed * budget.scenes
     views = [loop.drawn(budget.scenes, first=start, view=view) for view in (0, 1, 2)]
     model = loop.start(budget, build())

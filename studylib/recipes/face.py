@@ -14,6 +14,7 @@ from torch import Tensor
 from studylib.learning.processes import gathered, share
 from studylib.models.face import KEYPOINTS, FaceNetwork, Faces
 from studylib.recipes import training_loop as loop
+from studylib.recipes.budget import read_budget
 from studylib.recipes.judge import disturb
 from studylib.world.data import HELD_OUT, numbered_view, scene_number
 from studylib.world.shapes import keypoints
@@ -69,7 +70,7 @@ def measure(model: FaceNetwork, device: str, count: int = 4000) -> dict[str, flo
 
 
 def main() -> None:
-    budget = loop.budget("face", __doc__.splitlines()[0], steps=6000, minutes=25, batch_size=64, scenes=16_000)
+    budget = read_budget("face", __doc__.splitlines()[0], steps=6000, minutes=25, batch_size=64, scenes=16_000)
     device, first = budget.device, budget.seed * budget.scenes
     views = [loop.drawn(budget.scenes, first=first, view=view) for view in (0, 1, 2)]
     members = torch.tensor(people(first, budget.scenes))

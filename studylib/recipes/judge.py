@@ -14,6 +14,7 @@ from studylib.learning.processes import share
 from studylib.models.files import WEIGHTS
 from studylib.models.judge import Judge
 from studylib.recipes import training_loop as loop
+from studylib.recipes.budget import read_budget
 from studylib.world.data import HELD_OUT, scene_number
 from studylib.world.scene import COLOURS, NOUNS, PATTERNS, PEOPLE_ATTRIBUTES, PLACES, STYLES, attributes
 
@@ -72,7 +73,7 @@ def reconstructed(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
 
 
 def main() -> None:
-    budget = loop.budget("judge", __doc__.splitlines()[0], steps=6000, minutes=20, batch_size=64, scenes=48_000)
+    budget = read_budget("judge", __doc__.splitlines()[0], steps=6000, minutes=20, batch_size=64, scenes=48_000)
     device, first = budget.device, budget.seed * budget.scenes
     data = loop.drawn(budget.scenes, first=first)
     truth = labels(range(first, first + budget.scenes))

@@ -27,6 +27,7 @@ from studylib.learning.processes import share
 from studylib.models.files import WEIGHTS
 from studylib.recipes import training_loop as loop
 from studylib.recipes.bars import measure, networks
+from studylib.recipes.budget import read_budget
 from studylib.recipes.clip import tokenize
 from studylib.recipes.pipeline import assemble, build_scheduler, sample
 from studylib.world.data import scene_number
@@ -124,7 +125,7 @@ class Trainee(nn.Module):
 
 
 def main() -> None:
-    budget = loop.budget(
+    budget = read_budget(
         "sd", __doc__.splitlines()[0], steps=20_000, minutes=300, batch_size=48, scenes=48_000,
         options={
             "snr_power": {"type": float, "default": 0.5, "help": "loss weight (5 / SNR, at most 1) to this power"},

@@ -13,6 +13,7 @@ from torch import Tensor
 from studylib.learning.processes import gathered, share
 from studylib.models.style import StyleNetwork
 from studylib.recipes import training_loop as loop
+from studylib.recipes.budget import read_budget
 from studylib.world.data import HELD_OUT, scene_number
 from studylib.world.scene import STYLES
 
@@ -42,7 +43,7 @@ def retrieval(model: StyleNetwork, device: str, count: int = 4000) -> dict[str, 
 
 
 def main() -> None:
-    budget = loop.budget("style", __doc__.splitlines()[0], steps=6000, minutes=25, batch_size=96, scenes=16_000)
+    budget = read_budget("style", __doc__.splitlines()[0], steps=6000, minutes=25, batch_size=96, scenes=16_000)
     device, first = budget.device, budget.seed * budget.scenes
     scenes, mates = (loop.drawn(budget.scenes, first=first, view=view) for view in (0, 3))
     members = {s: torch.tensor([i for i in range(budget.scenes) if scene_number(first + i).style == s]) for s in STYLES}

@@ -5,7 +5,6 @@ Under `accelerate launch` several processes share each batch and take the same s
 
 from __future__ import annotations
 
-import argparse
 import copy
 import csv
 import json
@@ -13,7 +12,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,85 +24,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from studylib.learning.processes import agreed, average_gradients, leave
-from studylib.models.files import WEIGHTS, check_edition
+from studylib.models.files import check_edition
+from studylib.recipes.budget import Budget
 from studylib.recipes.optimisers import MuonAdamW
-from studylib.recipes.precision import TYPES, Precision
 from studylib.world.data import pictures
 from studylib.world.scene import EDITION
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 DATA = Path(os.environ.get("STUDY_DATA", "runs/recipes/data"))
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What the command line decides. The learning rate follows whichever of `steps` and `minutes` ends first."""
-
-    steps: int
-    minutes: float
-    batch_size: int
-    seed: int
-    device: str
-    scenes: int
-    folder: Path
-    out: Path
-    compile: bool
-    init: Path | None
-    precision: Precision = field(default_factory=Precision)
-    options: dict[str, object] = field(default_factory=dict)  # of this recipe only
-
-
-def budget(
-    name: str,
-    description: str,
-    *,
-    steps: int,
-    minutes: float,
-    batch_size: int,
-    scenes: int,
-    options: dict[str, dict[str, object]] | None = None,
-) -> Budget:
-    """The command line of a recipe; `options` are its own: name -> what argparse is told of it."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m studylib.recipes.{name}",
-        description=description,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--steps", type=int, default=steps, help="optimiser steps at most")
-    parser.add_argument(
-        "--minutes", type=float, default=minutes, help="training minutes at most, resumed ones included"
-    )
-    parser.add_argument("--batch-size", type=int, default=batch_size)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
-    parser.add_argument("--scenes", type=int, default=scenes, help="training scenes kept on disk")
-    parser.add_argument("--folder", type=Path, default=Path("runs/recipes") / name, help="checkpoint, curve, sheet")
-    parser.add_argument("--out", type=Path, default=WEIGHTS / name, help="where the finished weights go")
-    parser.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, default=False, help="torch.compile the model"
-    )
-    parser.add_argument(
-        "--init", type=Path, help="go on from these weights (a folder a recipe wrote), with a fresh schedule"
-    )
-    parser.add_argument("--precision", choices=TYPES, default="auto", help="auto: on a CPU the faster one of both")
-    parser.add_argument("--threads", type=int, default=0, help="threads of this process; 0: as many as torch takes")
-    for option, told in (options or {}).items():
-        parser.add_argument(f"--{option.replace('_', '-')}", **told)
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    args.folder.mkdir(parents=True, exist_ok=True)
-    if args.device is None:
-        args.device = "cuda" if torch.cuda.is_available() else "cpu"
-    state = PartialState(cpu=args.device == "cpu")  # alone, unless `accelerate launch` started several
-    if state.num_processes > 1:
-        if args.batch_size % state.num_processes:
-            parser.error(f"--batch-size {args.batch_size} cannot be shared by {state.num_processes} processes")
-        args.device = str(state.device)
-    torch.manual_seed(args.seed)
-    args.precision = Precision(args.device, args.precision)
-    args.options = {option: getattr(args, option) for option in options or {}}
-    return Budget(**{f: getattr(args, f) for f in Budget.__dataclass_fields__})
 
 
 def drawn(count: int, first: int = 0, view: int = 0) -> np.ndarray:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from studylib.learning.processes import share
 from studylib.recipes import training_loop as loop
+from studylib.recipes.budget import read_budget
 from studylib.world.data import HELD_OUT
 
 LAYOUTS = {8: ((16, 32, 64, 96), 8), 4: ((16, 32, 64), 4)}  # by how much it halves -> channels, latent channels
@@ -121,7 +122,7 @@ def rescaled(latents: Tensor, pixels: Tensor, generator: torch.Generator) -> tup
 
 
 def main() -> None:
-    budget = loop.budget(
+    budget = read_budget(
         "vae", __doc__.splitlines()[0], steps=100_000, minutes=90, batch_size=8, scenes=48_000,
         options={
             "factor": {"type": int, "choices": sorted(LAYOUTS), "default": 8, "help": "latents are smaller by this"},

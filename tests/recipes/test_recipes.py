@@ -20,6 +20,7 @@ from studylib.models.files import WEIGHTS, check_edition
 from studylib.models.judge import Judge
 from studylib.models.style import StyleNetwork
 from studylib.recipes import bars, clip, dino, face, judge, sd, training_loop, vae
+from studylib.recipes.budget import Budget
 from studylib.recipes.optimisers import Muon, MuonAdamW, inner_weights
 from studylib.recipes.precision import Precision
 from studylib.workspace import PACKAGE
@@ -31,7 +32,8 @@ TOY = textwrap.dedent("""
     import sys, time
     from pathlib import Path
     import torch
-    from studylib.recipes.training_loop import Budget, fit
+    from studylib.recipes.budget import Budget
+    from studylib.recipes.training_loop import fit
     folder, pause = Path(sys.argv[1]), float(sys.argv[2])
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 4)
@@ -73,6 +75,7 @@ SHARED = textwrap.dedent("""
     import torch
     from accelerate import PartialState
     from studylib.recipes import training_loop as loop
+    from studylib.recipes.budget import Budget
     from studylib.learning.processes import gathered, share
     PartialState(cpu=True)
     torch.manual_seed(0)
@@ -85,7 +88,7 @@ SHARED = textwrap.dedent("""
         return {"loss": y.square().mean() + contrast, "contrast": contrast}
     folder = Path(sys.argv[1])
     folder.mkdir(exist_ok=True)
-    budget = loop.Budget(50, 1e9, 8, 0, "cpu", 0, folder, folder, False, None)
+    budget = Budget(50, 1e9, 8, 0, "cpu", 0, folder, folder, False, None)
     loop.fit(budget, model, loss, lr=0.01, muon_lr=float(sys.argv[2]), warmup=5, ema=0.9)
     torch.save(model.state_dict(), folder / "end.pt")
 """)
@@ -176,7 +179,7 @@ def test_the_faster_number_type_is_taken():
 def test_weights_of_another_edition_are_refused(tmp_path):
     """Weights that know another world would train, and draw, nonsense: one line names both editions."""
     (tmp_path / "metrics.json").write_text('{"psnr_db": 29.95}')  # the first edition wrote none
-    settings = training_loop.Budget(1, 1.0, 1, 0, "cpu", 0, tmp_path, tmp_path, False, tmp_path)
+    settings = Budget(1, 1.0, 1, 0, "cpu", 0, tmp_path, tmp_path, False, tmp_path)
     with pytest.raises(StudyError, match="edition 1 of the tiny world; this code draws edition 2"):
         training_loop.start(settings, vae.build())
     (tmp_path / "metrics.json").write_text('{"edition": 3}')
@@ -234,7 +237,7 @@ def test_standardised_latents_decode_to_the_same_pictures():
 def test_a_recipe_goes_on_from_the_shipped_weights(tmp_path, recipe, part):
     """README says `--init studylib/weights/<name>`: that folder must give the very weights that ship."""
     folder = WEIGHTS / recipe.__name__.rpartition(".")[2]
-    settings = training_loop.Budget(1, 1.0, 1, 0, "cpu", 0, tmp_path, tmp_path, False, folder)
+    settings = Budget(1, 1.0, 1, 0, "cpu", 0, tmp_path, tmp_path, False, folder)
     model = training_loop.start(settings, recipe.build(), part)
     shipped = load_file(next((folder / part).glob("*.safetensors")))
     found, sought = (  # files keep some weights under older names

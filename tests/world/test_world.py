@@ -24,10 +24,10 @@ from studylib.world import (
 )
 from studylib.world.data import HELD_OUT, held_out, numbered_view, pictures, scene_number
 from studylib.world.draw import PART_CLASSES, part_map
+from studylib.world.paint import INK
 from studylib.world.people import LOOKING, Person, sample_person
 from studylib.world.scene import attributes, pattern_words
 from studylib.world.shapes import parts
-from studylib.world.styles import INK
 
 
 def scenes(count, seed=0):
