@@ -101,6 +101,13 @@ def test_paper_can_be_deleted(paper):
         assert paper.name not in path.read_text(), f"{path} names {paper.name}"
 
 
+def test_networks_of_pipelines_are_called_in_one_room():
+    """All else speaks to a Denoiser, so that a method written for a UNet runs on a transformer as well."""
+    others = [path for path in MODULES if room(path) != "denoisers"]
+    named = [path for path in others if re.search(r"\bpipe\.(unet|transformer)\b", path.read_text())]
+    assert not named
+
+
 def test_only_widgets_imports_widgets():
     """One module may import ipywidgets and anywidget, so that everything else runs without a front end."""
     users = {p.name for p in MODULES if any(n.split(".")[0] in ("ipywidgets", "anywidget") for n in imported(p))}

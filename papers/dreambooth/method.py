@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from studylib.denoisers.latents import LatentDistribution, encode_images
+from studylib.denoisers.denoiser import Denoiser
+from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, min_snr_weights, noised
-from studylib.denoisers.prompts import embed_prompts, encode_prompts
 from studylib.evidence.knobs import check_ranges
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, check_not_offloaded, fit
 
@@ -84,13 +84,14 @@ def draw_batches(
 ) -> Draw:
     """Batches with the subject in the first half of the columns, the class in the second: each sample has noise and
     a timestep of its own."""
+    denoiser = Denoiser(pipe)
 
     def draw(generator: torch.Generator) -> Batch:
         batch: dict[str, Tensor] = {}
         for half, latents in (("instance", photos), ("class", prior)):
             if latents is not None:
                 index = torch.randint(len(latents), (config.train_batch_size,), generator=generator)
-                parts = noised(pipe, latents, index, generator)
+                parts = noised(denoiser, latents, index, generator)
                 batch |= {f"{half}_{part}": rows for part, rows in parts.items()}
         return batch
 
@@ -99,20 +100,20 @@ def draw_batches(
 
 def dreambooth_loss(pipe: Any, config: DreamBoothConfig) -> Loss:
     """The loss of a batch from `draw_batches`: one forward pass for the subject and the class together."""
-    prompts = [config.subject, config.class_prompt]
-    frozen = None if config.train_text_encoder else encode_prompts(pipe, prompts)  # (2, tokens, width)
+    denoiser, prompts = Denoiser(pipe), [config.subject, config.class_prompt]
+    frozen = None if config.train_text_encoder else denoiser.prompt(prompts).detach()
 
     def loss(batch: Batch) -> Mapping[str, Tensor]:
         halves = [half for half in ("instance", "class") if f"{half}_latents" in batch]
-        embeds = embed_prompts(pipe, prompts) if frozen is None else frozen
+        encoded = denoiser.prompt(prompts) if frozen is None else frozen
         latents, noise, timesteps = (
             torch.cat([batch[f"{half}_{part}"] for half in halves]) for part in ("latents", "noise", "timesteps")
         )
         count = len(latents) // len(halves)
-        prompt_embeds = embeds[: len(halves)].repeat_interleave(count, dim=0)  # (B or 2B, tokens, width)
-        errors = denoising_errors(pipe, latents, prompt_embeds, noise, timesteps)  # (B or 2B,)
+        prompt = encoded[: len(halves)].repeat(count)  # B or 2B rows
+        errors = denoising_errors(denoiser, latents, prompt, noise, timesteps)  # (B or 2B,)
         own, prior = errors[:count], errors[count:] if len(halves) == 2 else None
-        weights = min_snr_weights(pipe, timesteps[:count], config.snr_gamma) if config.snr_gamma else None
+        weights = min_snr_weights(denoiser, timesteps[:count], config.snr_gamma) if config.snr_gamma else None
         value = prior_preservation_loss(own, prior, config.prior_loss_weight, weights)
         return {"loss": value, "instance": own.mean()} | ({} if prior is None else {"class": prior.mean()})
 
@@ -131,8 +132,8 @@ def train(
 ) -> Tuned:
     """Train on `photos` and leave `pipe` as it was; `keep` names steps whose weights are kept as well."""
     check_not_offloaded(pipe)
-    latents = encode_images(pipe, photos)
-    prior = encode_images(pipe, class_pictures) if config.with_prior_preservation else None
+    latents = Denoiser(pipe).encode(photos)
+    prior = Denoiser(pipe).encode(class_pictures) if config.with_prior_preservation else None
     weights = trained_parameters(pipe, config)
     snapshots: dict[int, dict[str, Tensor]] = {}
 

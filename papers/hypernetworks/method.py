@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from studylib.denoisers.latents import LatentDistribution, encode_images
+from studylib.denoisers.denoiser import Denoiser
+from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, noised
-from studylib.denoisers.prompts import encode_prompts
 from studylib.denoisers.sites import Site, sites
 from studylib.evidence.knobs import check_choices, check_ranges
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, check_not_offloaded, fit
@@ -259,21 +259,22 @@ class Learned:
 
 def draw_batches(pipe: Any, photos: LatentDistribution, config: HypernetworkConfig) -> Draw:
     """Batches of noised photos; each sample has noise and a timestep of its own."""
+    denoiser = Denoiser(pipe)
 
     def draw(generator: torch.Generator) -> Batch:
         index = torch.randint(len(photos), (config.train_batch_size,), generator=generator)
-        return noised(pipe, photos, index, generator)
+        return noised(denoiser, photos, index, generator)
 
     return draw
 
 
 def denoising_loss(pipe: Any, config: HypernetworkConfig) -> Loss:
     """The model's own loss, nothing added: mean squared error of the predicted noise for "a sks cat"."""
-    prompt_embeds = encode_prompts(pipe, [config.subject])  # (1, tokens, width)
+    denoiser = Denoiser(pipe)
+    prompt = denoiser.prompt([config.subject]).detach()
 
     def loss(batch: Batch) -> Tensor:
-        embeds = prompt_embeds.expand(len(batch["latents"]), -1, -1)  # (B, tokens, width)
-        return denoising_errors(pipe, batch["latents"], embeds, batch["noise"], batch["timesteps"]).mean()
+        return denoising_errors(denoiser, batch["latents"], prompt, batch["noise"], batch["timesteps"]).mean()
 
     return loss
 
@@ -299,7 +300,7 @@ def train(
     settings = TrainingConfig(
         steps=config.max_train_steps, learning_rate=config.learning_rate, max_grad_norm=0.0, seed=config.seed
     )
-    batches = draw_batches(pipe, encode_images(pipe, photos), config)
+    batches = draw_batches(pipe, Denoiser(pipe).encode(photos), config)
     nets.train()  # for dropout
     with hypernetwork(pipe, nets):
         history = fit(

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from papers.lora.factors import Lora
 from papers.lora.method import LoRAConfig, injected, new_layers
-from studylib.denoisers.latents import LatentDistribution, encode_images
+from studylib.denoisers.denoiser import Denoiser
+from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, noised
-from studylib.denoisers.prompts import embed_prompts, encode_prompts
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, check_not_offloaded, fit
 
 Pictures = Sequence[Image.Image] | LatentDistribution
@@ -39,6 +39,7 @@ def draw_batches(
 
     `instance_captions` tell which photo a row shows, and so its caption; the class has the last one.
     """
+    denoiser = Denoiser(pipe)
 
     def draw(generator: torch.Generator) -> Batch:
         batch: dict[str, Tensor] = {}
@@ -47,7 +48,7 @@ def draw_batches(
                 continue
             index = torch.randint(len(latents), (config.train_batch_size,), generator=generator)
             captions = index if half == "instance" else torch.full_like(index, len(photos))
-            parts = noised(pipe, latents, index, generator) | {"captions": captions}
+            parts = noised(denoiser, latents, index, generator) | {"captions": captions}
             batch |= {f"{half}_{part}": rows for part, rows in parts.items()}
         return batch
 
@@ -59,7 +60,8 @@ def subject_loss(pipe: Any, captions: Sequence[str], config: LoRAConfig) -> Loss
 
     `captions`: one a photo, and that of the class last.
     """
-    frozen = None if config.train_text_encoder else encode_prompts(pipe, captions)  # (P + 1, tokens, width)
+    denoiser = Denoiser(pipe)
+    frozen = None if config.train_text_encoder else denoiser.prompt(captions).detach()  # P + 1 rows
 
     def loss(batch: Batch) -> Mapping[str, Tensor]:
         halves = [half for half in ("instance", "class") if f"{half}_latents" in batch]
@@ -69,10 +71,10 @@ def subject_loss(pipe: Any, captions: Sequence[str], config: LoRAConfig) -> Loss
         )
         if frozen is None:
             words, rows = _distinct([captions[i] for i in shown.tolist()])
-            prompt_embeds = embed_prompts(pipe, words)[rows]  # (B or 2B, tokens, width)
+            prompt = denoiser.prompt(words)[rows]  # B or 2B rows
         else:
-            prompt_embeds = frozen[shown]
-        errors = denoising_errors(pipe, latents, prompt_embeds, noise, timesteps)  # (B or 2B,)
+            prompt = frozen[shown]
+        errors = denoising_errors(denoiser, latents, prompt, noise, timesteps)  # (B or 2B,)
         own, *prior = [part.mean() for part in errors.chunk(len(halves))]
         value = own + config.prior_loss_weight * prior[0] if prior else own
         return {"loss": value, "instance": own} | ({"class": prior[0]} if prior else {})
@@ -87,7 +89,7 @@ def train(
     """Train a LoRA on `photos` and leave `pipe` as it was; `keep` names steps whose factors are kept as well.
 
     `captions`: one a photo, where they are not all the subject's name. Pictures that several trainings share may be
-    encoded before, by `encode_images`. `options` go to `fit`.
+    encoded before, by `Denoiser.encode`. `options` go to `fit`.
     """
     check_not_offloaded(pipe)
     captions = [config.subject] * len(photos) if captions is None else list(captions)
@@ -119,7 +121,7 @@ def train(
 
 
 def _encoded(pipe: Any, pictures: Pictures) -> LatentDistribution:
-    return pictures if isinstance(pictures, LatentDistribution) else encode_images(pipe, pictures)
+    return pictures if isinstance(pictures, LatentDistribution) else Denoiser(pipe).encode(pictures)
 
 
 def _distinct(words: list[str]) -> tuple[list[str], list[int]]:

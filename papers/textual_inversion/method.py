@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from papers.textual_inversion.templates import TEMPLATES
-from studylib.denoisers.hooks import forward_wrapped
-from studylib.denoisers.latents import LatentDistribution, encode_images
+from studylib.denoisers.denoiser import Denoiser
+from studylib.denoisers.forward import forward_wrapped
+from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, noised
-from studylib.denoisers.prompts import embed_prompts
 from studylib.evidence.knobs import check_choices, check_ranges
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, check_not_offloaded, fit
 
@@ -165,13 +165,13 @@ def new_word(pipe: Any, token: str, vectors: Tensor) -> Iterator[None]:
 
 def draw_batches(pipe: Any, photos: LatentDistribution, templates: int, config: TextualInversionConfig) -> Draw:
     """Batches of the photos, whose second half are their mirror images, each with a template, noise and timestep."""
-    count = len(photos) // 2
+    count, denoiser = len(photos) // 2, Denoiser(pipe)
 
     def draw(generator: torch.Generator) -> Batch:
         size = config.train_batch_size
         index = torch.randint(count, (size,), generator=generator)
         mirrored = torch.rand(size, generator=generator) < config.flip_p
-        batch = noised(pipe, photos, index + count * mirrored, generator)
+        batch = noised(denoiser, photos, index + count * mirrored, generator)
         return batch | {"templates": torch.randint(templates, (size,), generator=generator)}
 
     return draw
@@ -184,12 +184,12 @@ def inversion_loss(
 
     With `embedding_reg_weight` the squared distance of the vectors to the initial word is added, their mean over N.
     """
-    initial = vectors.detach().clone()  # (N, D)
+    denoiser, initial = Denoiser(pipe), vectors.detach().clone()  # (N, D)
 
     def loss(batch: Batch) -> Mapping[str, Tensor]:
         prompts = [templates[i].format(config.placeholder_token) for i in batch["templates"].tolist()]
-        prompt_embeds = embed_prompts(pipe, prompts)  # (B, tokens, width), through the whole text encoder
-        errors = denoising_errors(pipe, batch["latents"], prompt_embeds, batch["noise"], batch["timesteps"])  # (B,)
+        prompt = denoiser.prompt(prompts)  # B rows, through the whole text encoder
+        errors = denoising_errors(denoiser, batch["latents"], prompt, batch["noise"], batch["timesteps"])  # (B,)
         distance = (vectors - initial).square().sum(dim=1).mean()
         return {"loss": errors.mean() + config.embedding_reg_weight * distance, "denoising": errors.mean()}
 
@@ -221,7 +221,7 @@ def fitting_templates(pipe: Any, config: TextualInversionConfig) -> list[str]:
 
 def encode_photos(pipe: Any, photos: Sequence[Image.Image]) -> LatentDistribution:
     """Photos, then their mirror images, encoded once."""
-    return encode_images(pipe, [*photos, *(ImageOps.mirror(photo) for photo in photos)])
+    return Denoiser(pipe).encode([*photos, *(ImageOps.mirror(photo) for photo in photos)])
 
 
 def train(

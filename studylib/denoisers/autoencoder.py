@@ -38,9 +38,10 @@ def encode_pictures(
             batch = [image.convert("RGB") for image in images[start : start + batch_size]]
             pixels = image_processor(pipe).preprocess(batch, height=height, width=width)  # (n, 3, H, W) in [-1, 1]
             posterior = pipe.vae.encode(pixels.to(pipe._execution_device, dtype)).latent_dist
-            scale, shift = latent_scale(pipe.vae, posterior.mean)
-            means.append(((posterior.mean - shift) * scale).float())
-            stds.append((posterior.std * scale).float())
+            mean, std = posterior.mean.float(), posterior.std.float()
+            scale, shift = latent_scale(pipe.vae, mean)
+            means.append((mean - shift) * scale)
+            stds.append(std * scale)
     return LatentDistribution(torch.cat(means), torch.cat(stds))  # (N, C, h, w) each
 
 

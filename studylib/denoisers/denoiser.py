@@ -18,7 +18,8 @@ from studylib.denoisers.dit import DiTFamily, PixArtFamily
 from studylib.denoisers.family import Family
 from studylib.denoisers.flow import FluxFamily, SD3Family
 from studylib.denoisers.latents import LatentDistribution
-from studylib.denoisers.prompt import Prompt
+from studylib.denoisers.prompts import Prompt
+from studylib.denoisers.steps import new_schedule
 from studylib.denoisers.unet import UNetFamily
 
 FAMILIES: tuple[type[Family], ...] = (UNetFamily, DiTFamily, PixArtFamily, SD3Family, FluxFamily)
@@ -61,6 +62,15 @@ class Denoiser:
     def num_train_timesteps(self) -> int:
         """The number of timesteps of the noise schedule."""
         return self.pipe.scheduler.config.num_train_timesteps
+
+    @property
+    def training_timesteps(self) -> Tensor:
+        """All timesteps that training draws from, (T,) on the CPU, the cleanest first; a flow's are shifted as its
+        scheduler says."""
+        scheduler = self.pipe.scheduler
+        if self.kind == "flow":
+            return type(scheduler).from_config(scheduler.config).timesteps.flip(0)
+        return torch.arange(self.num_train_timesteps)
 
     @property
     def kind(self) -> Kind:
@@ -212,7 +222,10 @@ class Denoiser:
 
     def draw(self, prompts: Sequence[str], **sampling: Any) -> list[Image.Image]:
         """Draw pictures with the pipeline itself, at its own size; DiT takes names of its classes."""
-        return self.family.draw(prompts, **sampling)
+        new_schedule(self.network)
+        images = self.family.draw(prompts, **sampling)
+        new_schedule(self.network)
+        return images
 
     def _encoded(self, prompt: Prompt | Tensor | Sequence[str] | None) -> Prompt | None:
         if prompt is None or isinstance(prompt, Prompt):

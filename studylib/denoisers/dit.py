@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from studylib.denoisers.family import Family, square
-from studylib.denoisers.prompt import Prompt
+from studylib.denoisers.prompts import Prompt
 
 
 class DiTFamily(Family):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from PIL import Image
 from torch import Tensor, nn
 
-from studylib.denoisers.prompt import Prompt
+from studylib.denoisers.prompts import Prompt
 
 # All conditions of all families; N is the number of latents, and one row serves all where the network allows it.
 CONDITIONS = {

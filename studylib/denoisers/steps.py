@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from studylib.features import forward_wrapped
+from studylib.denoisers.forward import forward_wrapped
 
 
 @dataclass(frozen=True)

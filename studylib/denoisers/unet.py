@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from studylib.denoisers.family import Family, square
-from studylib.denoisers.prompt import Prompt
+from studylib.denoisers.prompts import Prompt
 
 
 class UNetFamily(Family):

@@ -228,7 +228,7 @@ def _seed(*numbers: int) -> int:
 
 def _trained(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not parameters:
-        raise ValueError("fit: no parameters given; pass {name: parameter}, such as dict(pipe.unet.named_parameters())")
+        raise ValueError("fit: no parameters given; pass {name: parameter}, such as dict(network.named_parameters())")
     strange = {name: weight.dtype for name, weight in parameters.items() if weight.dtype != torch.float32}
     if strange:
         name, dtype = next(iter(strange.items()))

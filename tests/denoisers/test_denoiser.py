@@ -10,7 +10,7 @@ from PIL import Image
 
 from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.flow import pack, unpack
-from studylib.denoisers.prompt import Prompt
+from studylib.denoisers.prompts import Prompt
 from tests.denoisers.tiny_transformers import TRANSFORMERS
 from tests.tiny_pipelines import scheduler, sd, sdxl, tokenizer, vae
 

@@ -17,8 +17,7 @@ from papers.dreambooth.method import (
     trained_parameters,
     tuned,
 )
-from studylib.denoisers.latents import encode_images
-from studylib.denoisers.prompts import encode_prompts
+from studylib.denoisers.denoiser import Denoiser
 
 SMALL = {"max_train_steps": 4, "learning_rate": 1e-3, "train_batch_size": 2}
 
@@ -74,14 +73,14 @@ def test_every_weight_of_the_denoiser_is_trained_and_nothing_else(pipe):
 def test_the_loss_is_that_of_the_usual_script(pipe, prior):
     """Prediction and target split in two after one forward pass, two means, the second times lambda."""
     config = DreamBoothConfig(with_prior_preservation=prior, prior_loss_weight=0.3, train_batch_size=3)
-    instance, class_ = encode_images(pipe, pictures(0)), encode_images(pipe, pictures(1)) if prior else None
+    instance, class_ = Denoiser(pipe).encode(pictures(0)), Denoiser(pipe).encode(pictures(1)) if prior else None
     batch = draw_batches(pipe, instance, class_, config)(torch.Generator().manual_seed(0))
     with torch.no_grad():
         found = dreambooth_loss(pipe, config)(batch)["loss"]
         halves = ["instance", "class"] if prior else ["instance"]
         parts = ("latents", "noise", "timesteps")
         latents, noise, steps = (torch.cat([batch[f"{half}_{part}"] for half in halves]) for part in parts)
-        embeds = encode_prompts(pipe, ["a sks cat"] * 3 + ["a cat"] * 3 * prior)
+        embeds = pipe.encode_prompt(["a sks cat"] * 3 + ["a cat"] * 3 * prior, "cpu", 1, False)[0]
         prediction = pipe.unet(pipe.scheduler.add_noise(latents, noise, steps), steps, embeds).sample
         parts = zip(prediction.chunk(len(halves)), noise.chunk(len(halves)), strict=True)
         losses = [F.mse_loss(a, b) for a, b in parts]
@@ -91,7 +90,7 @@ def test_the_loss_is_that_of_the_usual_script(pipe, prior):
 def test_subject_and_class_have_noise_and_timesteps_of_their_own(pipe):
     """The paper's t' and epsilon' are independent of t and epsilon; and the class does not move the subject's draws."""
     config = DreamBoothConfig(train_batch_size=8)
-    instance, class_ = encode_images(pipe, pictures(0)), encode_images(pipe, pictures(1))
+    instance, class_ = Denoiser(pipe).encode(pictures(0)), Denoiser(pipe).encode(pictures(1))
     with_prior = draw_batches(pipe, instance, class_, config)(torch.Generator().manual_seed(0))
     without = draw_batches(pipe, instance, None, config)(torch.Generator().manual_seed(0))
     assert not torch.equal(with_prior["instance_timesteps"], with_prior["class_timesteps"])

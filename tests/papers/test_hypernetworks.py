@@ -25,7 +25,7 @@ from papers.hypernetworks.method import (
     targets,
     train,
 )
-from studylib.denoisers.latents import encode_images
+from studylib.denoisers.denoiser import Denoiser
 from studylib.evidence.card import load_card
 from studylib.evidence.paper import load_presets
 
@@ -51,7 +51,7 @@ def draw(pipe) -> np.ndarray:
 
 
 def asked(pipe, levels: int = 2) -> ev.Probe:
-    return ev.probe(pipe, encode_images(pipe, pictures()), ["a cat", "a sks cat in snow"], seed=0, levels=levels)
+    return ev.probe(pipe, Denoiser(pipe).encode(pictures()), ["a cat", "a sks cat in snow"], seed=0, levels=levels)
 
 
 def shaken(pipe, config: HypernetworkConfig, scale: float = 30.0) -> Hypernetwork:
@@ -243,7 +243,7 @@ def test_with_activation_it_does_not_fold(pipe):
 
 def test_only_the_mlps_learn_and_the_loss_falls(pipe):
     """The plain loss of the model, at strength 1, with gradients for the MLPs alone."""
-    latents, config = encode_images(pipe, pictures()), HypernetworkConfig(**SMALL | {"max_train_steps": 40})
+    latents, config = Denoiser(pipe).encode(pictures()), HypernetworkConfig(**SMALL | {"max_train_steps": 40})
     batch = draw_batches(pipe, latents, config)(torch.Generator().manual_seed(0))
     embeds = pipe.encode_prompt("a sks cat", "cpu", 1, False)[0].expand(2, -1, -1)
     noised = pipe.scheduler.add_noise(batch["latents"], batch["noise"], batch["timesteps"])

@@ -41,7 +41,7 @@ from papers.lora.method import (
     parts_of,
 )
 from papers.lora.subject import draw_batches, subject_loss, train
-from studylib.denoisers.latents import encode_images
+from studylib.denoisers.denoiser import Denoiser
 from studylib.evidence.card import load_card
 from studylib.evidence.paper import load_presets
 
@@ -201,7 +201,7 @@ def test_one_factor_starts_at_zero(pipe, init):
     before = draw(pipe)
     with injected(pipe, new_layers(pipe, config)):
         assert torch.equal(draw(pipe), before)
-    photos = encode_images(pipe, pictures(0))
+    photos = Denoiser(pipe).encode(pictures(0))
     assert ev.who_moves(pipe, photos, config) == ("A" if init == "mirrored" else "B")
     assert ev.who_moves(pipe, photos, config, zero_both=True) == "none"
 
@@ -336,7 +336,7 @@ def test_similarity_is_one_inside_and_chance_for_random_spaces():
 def test_loss_is_dreambooths_and_captions_reach_their_rows(pipe):
     """Two means, the second times lambda; each photo has its own caption, frozen or trained text encoder alike."""
     captions = ["a red cat", "a dog", "a sks cat", "a cat"]
-    photos, prior = encode_images(pipe, pictures(0)), encode_images(pipe, pictures(1))
+    photos, prior = Denoiser(pipe).encode(pictures(0)), Denoiser(pipe).encode(pictures(1))
     config = replace(SMALL, prior_loss_weight=0.3, train_batch_size=4)
     batch = draw_batches(pipe, photos, prior, config)(torch.Generator().manual_seed(0))
     with torch.no_grad():
