@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from studylib.denoisers.attention import Hook, attention_hook
 from studylib.denoisers.call import AttentionCall
-from studylib.denoisers.hooks import NormHook, norm_hook
+from studylib.denoisers.hooks import NormCall, NormHook, norm_hook
 from studylib.denoisers.sites import Site, sites
 
 RANGES = {"shared_score_scale": (0.0, 5.0), "shared_score_shift": (-5.0, 5.0), "only_self_level": (0.0, 1.0)}
@@ -147,10 +147,10 @@ def share_norm(set_size: int) -> NormHook:
     A group norm's statistics become those of the pair. A layer norm's are per token: nothing changes.
     """
 
-    def hook(norm: nn.Module, hidden_states: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
-        check_batch(hidden_states.shape[0], set_size)
-        joint = concat_reference(hidden_states, set_size, dim=-2)  # (B, C, 2h, w) or (B, 2N, C)
-        return forward(joint)[..., : hidden_states.shape[-2], :]  # (B, C, h, w) or (B, N, C)
+    def hook(call: NormCall) -> Tensor:
+        check_batch(call.hidden_states.shape[0], set_size)
+        joint = concat_reference(call.hidden_states, set_size, dim=-2)  # (B, C, 2h, w) or (B, 2N, C)
+        return call.forward(joint)[..., : call.hidden_states.shape[-2], :]  # (B, C, h, w) or (B, N, C)
 
     return hook
 

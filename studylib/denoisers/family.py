@@ -26,7 +26,7 @@ CONDITIONS = {
     "text_mask": "(N, tokens), 1 where a token of the prompt may be attended to",
     "extra_channels": "(N, c, h, w), put behind the channels of the latents (inpainting)",
     "guidance": "the guidance scale that a distilled FLUX is told, a number or (N,)",
-    "appended_latents": "(N, C, h', w'), whose tokens are put behind those of the latents in FLUX",
+    "appended_latents": "(N, C, h', w'), whose tokens FLUX puts behind those of the latents, for hooks `condition`",
     "appended_offset": "(rows, columns) by which the positions of appended_latents are moved, in tokens",
 }
 

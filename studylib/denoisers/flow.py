@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from studylib.denoisers.family import Family, square
+from studylib.denoisers.places import appended_tokens
 from studylib.denoisers.prompts import Prompt
 
 
@@ -136,19 +137,20 @@ class FluxFamily(Family):
         told = None
         if self.network.config.guidance_embeds:
             told = torch.as_tensor(guidance, dtype=torch.float32, device=latents.device).expand(len(latents))  # (N,)
-        output = self.network(
-            hidden_states=tokens,
-            timestep=timesteps.to(tokens.dtype) / 1000,  # the network multiplies by it again
-            guidance=told,
-            pooled_projections=prompt.pooled,
-            encoder_hidden_states=prompt.embeds,
-            txt_ids=latents.new_zeros(prompt.embeds.shape[1], 3),
-            img_ids=places,
-            controlnet_block_samples=None if block_residuals is None else list(block_residuals),
-            controlnet_single_block_samples=None if single_block_residuals is None else list(single_block_residuals),
-            joint_attention_kwargs={} if image_embeds is None else {"ip_adapter_image_embeds": list(image_embeds)},
-            return_dict=False,
-        )[0]  # (N, tokens, 4C)
+        with appended_tokens(condition=tokens.shape[1] - own):
+            output = self.network(
+                hidden_states=tokens,
+                timestep=timesteps.to(tokens.dtype) / 1000,  # the network multiplies by it again
+                guidance=told,
+                pooled_projections=prompt.pooled,
+                encoder_hidden_states=prompt.embeds,
+                txt_ids=latents.new_zeros(prompt.embeds.shape[1], 3),
+                img_ids=places,
+                controlnet_block_samples=block_residuals and list(block_residuals),
+                controlnet_single_block_samples=single_block_residuals and list(single_block_residuals),
+                joint_attention_kwargs={} if image_embeds is None else {"ip_adapter_image_embeds": list(image_embeds)},
+                return_dict=False,
+            )[0]  # (N, tokens, 4C)
         return unpack(output[:, :own], height, width)  # (N, C, h, w)
 
     def schedule(self, scheduler: Any, num_inference_steps: int, shape: Sequence[int]) -> None:

@@ -7,6 +7,7 @@ import torch
 from diffusers import DDIMInverseScheduler, EulerDiscreteScheduler
 from PIL import Image
 
+from studylib.denoisers.attention import attention_hook
 from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.flow import pack, unpack
 from studylib.denoisers.inversion import ddim_inversion, invert_latents, sample_latents
@@ -149,3 +150,18 @@ def test_our_sampler_is_the_pipelines(name):
         drawn = pipe(["cat"], latents=noise.clone(), guidance_scale=3.0, **sampling).images
         mine = sample_latents(denoiser, noise, "cat", num_inference_steps=4, guidance_scale=3.0)
     torch.testing.assert_close(mine, drawn, rtol=1e-5, atol=1e-5)
+
+
+def test_steps_of_inversion_and_of_the_sampling_after_it():
+    """In one block: both schedules count from zero, though they meet at one timestep; so they do in the other order."""
+    pipe = tiny.sd()
+    denoiser, seen = Denoiser(pipe), []
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    site = "mid_block.attentions.0.transformer_blocks.0.attn1"
+    with attention_hook(pipe.unet, lambda call: seen.append((call.step, call.timestep)), where=site):
+        noisy = invert_latents(denoiser, latents, "a ramp", num_inference_steps=4)[:1]
+        pipe("a ramp", latents=noisy, num_inference_steps=4, output_type="latent")
+        invert_latents(denoiser, latents, "a ramp", num_inference_steps=4)
+    up = [(0, 1.0), (1, 251.0), (2, 501.0), (3, 751.0)]
+    down = [(step, up[3 - step][1]) for step in range(4)]
+    assert seen == [*up, *down, *up]

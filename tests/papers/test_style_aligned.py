@@ -217,7 +217,7 @@ def test_a_batch_that_is_no_row_of_sets_is_refused(sd):
 
 def attend(query, key, value, config, mask=None) -> Tensor:
     site, everywhere = Site("attn1", "self", 0), slice(0, key.shape[2])
-    call = AttentionCall(site, 0, 1.0, query, key, value, mask, query[:, 0], slice(0, 0), everywhere)
+    call = AttentionCall(site, 0, 1.0, query, key, value, mask, query[:, 0], {"image": everywhere})
     output = method.share_style(config, set_size=query.shape[0])(call)
     return call.attend() if output is None else output
 
