@@ -15,11 +15,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from papers.dreambooth.method import DreamBoothConfig, Tuned, draw_batches, dreambooth_loss, train, tuned
+from papers.dreambooth.method import DreamBoothConfig, Tuned, draw_batches, dreambooth_loss, train
 from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, min_snr_weights
 from studylib.learning.training import Batch, History
+from studylib.learning.weights import swapped
 from studylib.measuring.encoders import Encoders
 from studylib.measuring.subject import Measured, difference, likeness, means, measure_views, prediction_drift
 from studylib.measuring.views import Views, draw_pictures, draw_views
@@ -60,7 +61,7 @@ class Lesson:
 
     def views(self, config: DreamBoothConfig, weights: Mapping[str, Tensor], **options: Any) -> Views:
         """The views of a model with these weights; without any, of the untouched one."""
-        with tuned(self.pipe, weights):
+        with swapped(self.pipe, weights):
             return draw_views(
                 self.pipe, config.subject, config.class_prompt, config.seed, **dict(self.sampling), **options
             )
@@ -68,7 +69,7 @@ class Lesson:
     def drift(self, config: DreamBoothConfig, weights: Mapping[str, Tensor]) -> dict[str, float]:
         """How far the prediction has moved on pictures of the class that no training saw."""
         latents = Denoiser(self.pipe).encode(self.untouched.of_class)
-        moved = prediction_drift(self.pipe, tuned(self.pipe, weights), latents, config.class_prompt)
+        moved = prediction_drift(self.pipe, swapped(self.pipe, weights), latents, config.class_prompt)
         return {str(i): value for i, value in enumerate(moved.tolist())}
 
     def trial(self, config: DreamBoothConfig, label: str, **options: Any) -> Trial:
@@ -180,7 +181,7 @@ def identifier_drift(lesson: Lesson, trial: Trial) -> dict[str, float]:
     pictures = draw_pictures(lesson.pipe, prompts, range(len(prompts)), **lesson.sampling)
     latents = Denoiser(lesson.pipe).encode(pictures)
     return {
-        prompt: prediction_drift(lesson.pipe, tuned(lesson.pipe, trial.tuned.weights), one, prompt).item()
+        prompt: prediction_drift(lesson.pipe, swapped(lesson.pipe, trial.tuned.weights), one, prompt).item()
         for prompt, one in zip(prompts, _singly(latents), strict=True)
     }
 

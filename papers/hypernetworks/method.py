@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,7 +21,8 @@ from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, noised
 from studylib.denoisers.sites import Site, sites
 from studylib.evidence.knobs import check_choices, check_ranges
-from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, check_not_offloaded, fit
+from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
+from studylib.learning.weights import check_not_offloaded
 
 LIMITS = {
     "dropout": (0.0, 0.9), "max_train_steps": (1, 100_000), "learning_rate": (1e-8, 1e-1), "train_batch_size": (1, 64),
@@ -242,11 +243,15 @@ def hypernetwork(
 
 @dataclass
 class Learned:
-    """A trained hypernetwork, and what the training left behind; `snapshots` hold its weights at earlier steps."""
+    """A trained hypernetwork, and what the training left behind."""
 
     nets: Hypernetwork
     history: History
-    snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def snapshots(self) -> dict[int, dict[str, Tensor]]:
+        """Its weights at earlier steps, on the CPU."""
+        return self.history.snapshots
 
     def at(self, step: int) -> Hypernetwork:
         """As it was after `step` steps; KeyError names the steps that were kept."""
@@ -280,23 +285,16 @@ def denoising_loss(pipe: Any, config: HypernetworkConfig) -> Loss:
 
 
 def train(
-    pipe: Any, photos: Sequence[Image.Image], config: HypernetworkConfig, *, keep: Sequence[int] = (),
-    label: str = "hypernetwork", **options: Any,
+    pipe: Any, photos: Sequence[Image.Image], config: HypernetworkConfig, *, label: str = "hypernetwork",
+    **options: Any,
 ) -> Learned:
     """Train a new hypernetwork on `photos`; every weight of `pipe` is frozen. The strength is 1 throughout.
 
-    `keep` names steps whose weights are kept as well; 0 is the initialisation. AdamW with torch's defaults and no
-    clipping of gradients, as in the web UI.
+    `options` go to `fit`, such as the steps to `keep`. AdamW with torch's defaults and no clipping of gradients, as in
+    the web UI.
     """
     check_not_offloaded(pipe)
     nets = Hypernetwork.of(pipe.unet, config)
-    snapshots: dict[int, dict[str, Tensor]] = {}
-
-    def after_step(step: int) -> None:
-        if step in keep:
-            snapshots[step] = {name: weight.detach().clone() for name, weight in nets.state_dict().items()}
-
-    after_step(0)
     settings = TrainingConfig(
         steps=config.max_train_steps, learning_rate=config.learning_rate, max_grad_norm=0.0, seed=config.seed
     )
@@ -305,10 +303,10 @@ def train(
     with hypernetwork(pipe, nets):
         history = fit(
             dict(nets.named_parameters()), batches, denoising_loss(pipe, config), settings,
-            after_step=after_step, label=label, **options,
+            label=label, **options,
         )
     nets.eval()
-    return Learned(nets, history, snapshots)
+    return Learned(nets, history)
 
 
 def _numbers(name: str, text: str, kind: type) -> list[Any]:

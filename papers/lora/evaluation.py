@@ -20,7 +20,6 @@ from papers.lora.method import (
     adapted,
     adapted_layers,
     count_parameters,
-    injected,
     new_layers,
     trained_layers,
 )
@@ -28,6 +27,7 @@ from papers.lora.subject import draw_batches, subject_loss
 from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.prompts import Prompt
+from studylib.learning.weights import replaced
 from studylib.measuring.subject import likeness
 from studylib.models.hub import quiet_loading
 from studylib.showing.tables import Table
@@ -87,7 +87,7 @@ def who_moves(pipe: Any, photos: LatentDistribution, config: LoRAConfig, *, zero
     layers = new_layers(pipe, config)
     weights = [getattr(layer, side) for layer in layers.values() for side in "AB"]
     batch = draw_batches(pipe, photos, None, config)(torch.Generator().manual_seed(config.seed))
-    with injected(pipe, layers), torch.enable_grad():
+    with replaced(pipe, layers), torch.enable_grad():
         for weight in weights:
             weight.data.mul_(not zero_both)
             weight.requires_grad_(True)
@@ -110,7 +110,7 @@ def merge_gaps(pipe: Any, lora: Lora, prompt: str) -> tuple[float, float]:
     misses the old weights. The pipeline is put back from copies."""
     layers = trained_layers(pipe, lora)
     before = {name: layer.weight.clone() for name, layer in layers.items()}
-    with injected(pipe, layers):
+    with replaced(pipe, layers):
         beside = predicted_noise(pipe, Denoiser(pipe).prompt([prompt]))
         for layer in layers.values():
             layer.merge()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from papers.lora.factors import Lora
 from studylib.evidence.knobs import check_choices, check_ranges
+from studylib.learning.weights import replaced, restored, submodule
 
 LIMITS = {
     "rank": (1, 1024),
@@ -199,57 +200,29 @@ def trained_layers(pipe: Any, lora: Lora, strength: float = 1.0) -> dict[str, Lo
     """The layers of a trained LoRA over what the pipeline has there now, scaled by `strength`."""
     layers = {}
     for name, (a, b) in lora.factors.items():
-        layers[name] = layer = LoRALinear(_submodule(pipe, name), len(a), strength * lora.scale)
+        layers[name] = layer = LoRALinear(submodule(pipe, name), len(a), strength * lora.scale)
         layer.A.data, layer.B.data = a.to(layer.A), b.to(layer.B)
     return layers
 
 
 @contextmanager
-def injected(pipe: Any, layers: Mapping[str, nn.Module]) -> Iterator[None]:
-    """These layers in the pipeline inside the block; afterwards the ones that were there, untouched."""
-    before = {name: _submodule(pipe, name) for name in layers}
-    try:
-        for name, layer in layers.items():
-            _replace(pipe, name, layer)
-        yield
-    finally:
-        for name, layer in before.items():
-            _replace(pipe, name, layer)
-
-
-@contextmanager
 def adapted(pipe: Any, lora: Lora, strength: float = 1.0) -> Iterator[None]:
     """A trained LoRA beside the pipeline's weights inside the block; blocks nest, and then the updates add up."""
-    with injected(pipe, trained_layers(pipe, lora, strength)):
+    with replaced(pipe, trained_layers(pipe, lora, strength)):
         yield
 
 
 @contextmanager
 def merged(pipe: Any, lora: Lora, strength: float = 1.0) -> Iterator[None]:
     """The same, added to the weights; afterwards they are what they were, bit for bit, from a copy."""
-    layers = {name: _submodule(pipe, name) for name in lora.factors}
-    before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
-    try:
+    weights = {name: submodule(pipe, name).weight for name in lora.factors}
+    with restored(weights):
         with torch.no_grad():
-            for name, layer in layers.items():
-                layer.weight.add_((strength * lora.delta(name)).to(layer.weight))
+            for name, weight in weights.items():
+                weight.add_((strength * lora.delta(name)).to(weight))
         yield
-    finally:
-        with torch.no_grad():
-            for name, layer in layers.items():
-                layer.weight.copy_(before[name])
 
 
 def parts_of(pipe: Any) -> dict[str, nn.Module]:
     """The modules that can be adapted, by the names that files of weights give them."""
     return {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
-
-
-def _submodule(pipe: Any, name: str) -> nn.Module:
-    part, _, rest = name.partition(".")
-    return getattr(pipe, part).get_submodule(rest)
-
-
-def _replace(pipe: Any, name: str, layer: nn.Module) -> None:
-    place, _, last = name.rpartition(".")
-    setattr(_submodule(pipe, place), last, layer)

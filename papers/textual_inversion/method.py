@@ -25,7 +25,8 @@ from studylib.denoisers.forward import forward_wrapped
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, noised
 from studylib.evidence.knobs import check_choices, check_ranges
-from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, check_not_offloaded, fit
+from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
+from studylib.learning.weights import check_not_offloaded
 
 LIMITS = {
     "num_vectors": (1, 32),

@@ -21,7 +21,8 @@ from papers.textual_inversion.method import (
 )
 from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.noise import denoising_errors
-from studylib.learning.training import Batch, TrainingConfig, check_not_offloaded, fit
+from studylib.learning.training import Batch, TrainingConfig, fit
+from studylib.learning.weights import check_not_offloaded
 
 
 @dataclass

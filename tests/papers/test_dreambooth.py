@@ -15,9 +15,9 @@ from papers.dreambooth.method import (
     prior_preservation_loss,
     train,
     trained_parameters,
-    tuned,
 )
 from studylib.denoisers.denoiser import Denoiser
+from studylib.learning.weights import swapped
 
 SMALL = {"max_train_steps": 4, "learning_rate": 1e-3, "train_batch_size": 2}
 
@@ -46,9 +46,9 @@ def test_training_leaves_the_pipeline_as_it_was(pipe):
     before = draw(pipe)
     result = train(pipe, pictures(0), pictures(1), DreamBoothConfig(**SMALL), keep=[2])
     assert np.array_equal(draw(pipe), before)
-    with tuned(pipe, result.weights):
+    with swapped(pipe, result.weights):
         assert not np.array_equal(draw(pipe), before)
-    with pytest.raises(RuntimeError), tuned(pipe, result.snapshots[2]):
+    with pytest.raises(RuntimeError), swapped(pipe, result.snapshots[2]):
         raise RuntimeError
     assert np.array_equal(draw(pipe), before)
     assert len(result.history.rows) == 4 and result.history.parameters == pipe.unet.num_parameters()
