@@ -17,10 +17,12 @@ from studylib.denoisers.autoencoder import decode_pixels, encode_pictures, image
 from studylib.denoisers.dit import DiTFamily, PixArtFamily
 from studylib.denoisers.family import Family
 from studylib.denoisers.flow import FluxFamily, SD3Family
+from studylib.denoisers.forward import is_offloaded
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.prompts import Prompt
 from studylib.denoisers.steps import new_schedule
 from studylib.denoisers.unet import UNetFamily
+from studylib.errors import StudyError
 
 FAMILIES: tuple[type[Family], ...] = (UNetFamily, DiTFamily, PixArtFamily, SD3Family, FluxFamily)
 Kind = Literal["epsilon", "v_prediction", "flow"]
@@ -121,6 +123,7 @@ class Denoiser:
     ) -> Tensor:
         """Give all that the network says: with a learned sigma twice the channels, the prediction first."""
         given = self.family.check(conditions)
+        self._refuse_training_offloaded(prompt)
         dtype = self.network.dtype
         timesteps = torch.as_tensor(timesteps, device=latents.device).expand(len(latents))  # (N,)
         encoded = self._encoded(prompt)
@@ -226,6 +229,18 @@ class Denoiser:
         images = self.family.draw(prompts, **sampling)
         new_schedule(self.network)
         return images
+
+    def _refuse_training_offloaded(self, prompt: Any) -> None:
+        """An offloaded part leaves the GPU before its backward pass: what is trained through it would be lost."""
+        if not torch.is_grad_enabled() or not is_offloaded(self.network):
+            return
+        embeds = prompt.embeds if isinstance(prompt, Prompt) else prompt
+        trained = any(weight.requires_grad for weight in self.network.parameters())
+        if trained or isinstance(embeds, Tensor) and embeds.requires_grad:
+            raise StudyError(
+                "this pipeline is offloaded, its parts take turns on the GPU: nothing can be trained through it",
+                "Take a smaller model, or a GPU that holds the whole of this one; use torch.no_grad() to predict only",
+            )
 
     def _encoded(self, prompt: Prompt | Tensor | Sequence[str] | None) -> Prompt | None:
         if prompt is None or isinstance(prompt, Prompt):

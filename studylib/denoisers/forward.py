@@ -1,4 +1,4 @@
-"""A module's forward, wrapped for the length of a block: what all hooks are made of."""
+"""A module's forward, wrapped for the length of a block, and whether the module waits elsewhere between its runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from accelerate.hooks import AlignDevicesHook, CpuOffload, SequentialHook
 from torch import nn
 
 
@@ -31,3 +32,10 @@ def forward_wrapped(module: nn.Module, wrapper: Callable[..., Any]) -> Iterator[
             del module.forward
         else:
             module.forward = before
+
+
+def is_offloaded(module: nn.Module) -> bool:
+    """Whether the module, or one inside it, is moved to its device only while it runs, as accelerate does it."""
+    hooks = [one._hf_hook for one in module.modules() if hasattr(one, "_hf_hook")]
+    hooks += [one for hook in hooks if isinstance(hook, SequentialHook) for one in hook.hooks]
+    return any(isinstance(one, CpuOffload) or isinstance(one, AlignDevicesHook) and one.offload for one in hooks)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from studylib.denoisers.forward import is_offloaded
 from studylib.errors import StudyError
 
 
@@ -91,7 +92,7 @@ def replaced(pipe: Any, modules: Mapping[str, nn.Module]) -> Iterator[None]:
 def check_not_offloaded(pipe: Any) -> None:
     """Raise StudyError for a pipeline whose parts wait on the CPU for their turn: what is trained would move away."""
     parts = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
-    waiting = [name for name, part in parts.items() if any(hasattr(module, "_hf_hook") for module in part.modules())]
+    waiting = [name for name, part in parts.items() if is_offloaded(part)]
     if waiting:
         raise StudyError(
             f"this pipeline is offloaded ({', '.join(waiting)} wait on the CPU), and cannot be trained so",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from accelerate.hooks import CpuOffload, add_hook_to_module, remove_hook_from_module
 
+from studylib.denoisers.denoiser import Denoiser
 from studylib.errors import StudyError
 from studylib.learning.weights import named_weights, replaced, restored, submodule, swapped, weight_of
 from tests.tiny_pipelines import sd
@@ -85,5 +86,15 @@ def test_an_offloaded_pipeline_is_not_trained():
     add_hook_to_module(pipe.unet, CpuOffload("cpu"))
     with pytest.raises(StudyError, match="offloaded .unet wait"):
         named_weights(pipe, ["unet", "text_encoder"])
+    denoiser, latents = Denoiser(pipe), torch.zeros(1, 4, 8, 8)
+    with torch.no_grad():
+        prompt = denoiser.prompt(["cat"])
+        denoiser.predict(latents, 5, prompt)
+    with pytest.raises(StudyError, match="nothing can be trained through it"):
+        denoiser.predict(latents, 5, prompt)
+    pipe.unet.requires_grad_(False)
+    denoiser.predict(latents.requires_grad_(), 5, prompt).sum().backward()  # a drag moves latents, and may
+    with pytest.raises(StudyError, match="nothing can be trained through it"):
+        denoiser.predict(latents, 5, denoiser.prompt(["cat"]))
     remove_hook_from_module(pipe.unet)
     assert named_weights(pipe, ["unet"])
