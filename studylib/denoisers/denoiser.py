@@ -112,9 +112,9 @@ class Denoiser:
         serves all. conditions: by the names in `family.CONDITIONS`. Raises TypeError for one that this network
         cannot take.
         """
-        return self.output(latents, timesteps, prompt, **conditions)[:, : latents.shape[1]]  # (N, C, h, w)
+        return self.predict_all(latents, timesteps, prompt, **conditions)[:, : latents.shape[1]]  # (N, C, h, w)
 
-    def output(
+    def predict_all(
         self,
         latents: Tensor,
         timesteps: Tensor | float,
@@ -133,7 +133,7 @@ class Denoiser:
             raise ValueError("give a prompt, or class_labels where the network takes them")
         return self.family.output(latents.to(dtype), timesteps, encoded, **given).to(latents.dtype)
 
-    def guided(
+    def predict_guided(
         self,
         latents: Tensor,
         timesteps: Tensor | float,

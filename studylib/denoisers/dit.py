@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from studylib.denoisers.family import Family, square
+from studylib.denoisers.family import Family
 from studylib.denoisers.prompts import Prompt
 
 
@@ -18,16 +18,6 @@ class DiTFamily(Family):
     """`DiTTransformer2DModel` of DiTPipeline: told classes, no texts."""
 
     network_class = "DiTTransformer2DModel"
-
-    @property
-    def network(self) -> nn.Module:
-        """The transformer."""
-        return self.pipe.transformer
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width)."""
-        return self.network.config.in_channels, *square(self.network.config.sample_size)
 
     def takes(self) -> set[str]:
         """Classes, in place of the prompt's."""
@@ -67,16 +57,6 @@ class PixArtFamily(Family):
     """`PixArtTransformer2DModel` of PixArtAlphaPipeline and PixArtSigmaPipeline: T5 texts with their mask."""
 
     network_class = "PixArtTransformer2DModel"
-
-    @property
-    def network(self) -> nn.Module:
-        """The transformer."""
-        return self.pipe.transformer
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width)."""
-        return self.network.config.in_channels, *square(self.network.config.sample_size)
 
     def takes(self) -> set[str]:
         """Another mask of the text, and sizes where the network was trained with them."""

@@ -35,19 +35,20 @@ class Family(ABC):
     """What differs between the families; made by `Denoiser`, which is what others use."""
 
     network_class: ClassVar[str]
+    part: ClassVar[str] = "transformer"  # where the pipeline has its network
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
 
     @property
-    @abstractmethod
     def network(self) -> nn.Module:
         """The network that predicts."""
+        return getattr(self.pipe, self.part)
 
     @property
-    @abstractmethod
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the latents at the size that the pipeline draws."""
+        return self.network.config.in_channels, *square(self.network.config.sample_size)
 
     @abstractmethod
     def takes(self) -> set[str]:

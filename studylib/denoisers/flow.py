@@ -21,16 +21,6 @@ class SD3Family(Family):
 
     network_class = "SD3Transformer2DModel"
 
-    @property
-    def network(self) -> nn.Module:
-        """The transformer."""
-        return self.pipe.transformer
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width)."""
-        return self.network.config.in_channels, *square(self.network.config.sample_size)
-
     def takes(self) -> set[str]:
         """Residuals after blocks; image prompts with an IP-Adapter."""
         return {"block_residuals", *(["image_embeds"] if getattr(self.network, "image_proj", None) is not None else [])}
@@ -83,11 +73,6 @@ class FluxFamily(Family):
     """`FluxTransformer2DModel` of FluxPipeline: CLIP's pooled text and T5; packs latents into tokens of 2 x 2 cells."""
 
     network_class = "FluxTransformer2DModel"
-
-    @property
-    def network(self) -> nn.Module:
-        """The transformer."""
-        return self.pipe.transformer
 
     @property
     def shape(self) -> tuple[int, int, int]:

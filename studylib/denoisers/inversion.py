@@ -66,7 +66,7 @@ def invert_latents(
     trajectory = [latents.float()]
     new_schedule(denoiser.network)
     for high, low in reversed(grid):  # from clean to noisy
-        output = denoiser.guided(trajectory[-1], high.timestep, *told, **conditions)
+        output = denoiser.predict_guided(trajectory[-1], high.timestep, *told, **conditions)
         trajectory.append(_moved(denoiser.kind, trajectory[-1], output, low, high))
     new_schedule(denoiser.network)
     return torch.cat(trajectory).flip(0)  # (steps + 1, C, h, w)
@@ -91,7 +91,7 @@ def sample_latents(
     sample = latents.float()
     new_schedule(denoiser.network)
     for high, low in grid:  # from noisy to clean
-        output = denoiser.guided(sample, high.timestep, *told, **conditions)
+        output = denoiser.predict_guided(sample, high.timestep, *told, **conditions)
         sample = _moved(denoiser.kind, sample, output, high, low)
     new_schedule(denoiser.network)
     return sample

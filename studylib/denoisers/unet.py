@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from studylib.denoisers.family import Family, square
 from studylib.denoisers.prompts import Prompt
@@ -16,11 +16,7 @@ class UNetFamily(Family):
     """`UNet2DConditionModel` with the text encoders of StableDiffusionPipeline or StableDiffusionXLPipeline."""
 
     network_class = "UNet2DConditionModel"
-
-    @property
-    def network(self) -> nn.Module:
-        """The UNet."""
-        return self.pipe.unet
+    part = "unet"
 
     @property
     def shape(self) -> tuple[int, int, int]:

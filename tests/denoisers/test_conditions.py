@@ -34,7 +34,7 @@ def sampled(denoiser: Denoiser, start: torch.Tensor, texts: list[str], condition
     """Three guided steps; `conditions_at` makes the conditions of a step, as a second network does."""
     schedule, prompt, x = denoiser.schedule(3), denoiser.prompt(texts), start
     for t in schedule.timesteps:
-        x = schedule.step(denoiser.guided(x, t, prompt, 4.0, **conditions_at(x, t)), t, x).prev_sample
+        x = schedule.step(denoiser.predict_guided(x, t, prompt, 4.0, **conditions_at(x, t)), t, x).prev_sample
     return x
 
 
@@ -180,7 +180,7 @@ def test_sizes_and_masks_of_pixart():
     direct = pipe.transformer(
         x, prompt.embeds, torch.tensor([500, 500]), encoder_attention_mask=prompt.mask, added_cond_kwargs=own,
     ).sample
-    assert torch.equal(denoiser.output(x, 500, prompt), direct)
+    assert torch.equal(denoiser.predict_all(x, 500, prompt), direct)
     assert torch.equal(denoiser.predict(x, 500, prompt), direct[:, :4])
     for changed in ({"sizes": torch.tensor([32, 16])}, {"text_mask": torch.ones(2, 16)}):
         assert not torch.allclose(denoiser.predict(x, 500, prompt, **changed), direct[:, :4], atol=1e-5)

@@ -39,7 +39,7 @@ def sampled(denoiser: Denoiser, start: torch.Tensor, texts: list[str], scale: fl
     negative = denoiser.unconditional(**(options or {}))
     x = start
     for t in schedule.timesteps:
-        x = schedule.step(denoiser.guided(x, t, prompt, scale, negative, **conditions), t, x).prev_sample
+        x = schedule.step(denoiser.predict_guided(x, t, prompt, scale, negative, **conditions), t, x).prev_sample
     return x
 
 
@@ -95,7 +95,7 @@ def test_gradients_flow_to_latents_and_to_every_weight(named):
     x = latents(denoiser).requires_grad_()
     with torch.no_grad():
         prompt = denoiser.prompt(["cat", "dog"], **SHORT.get(name, {}))
-    denoiser.output(x, torch.tensor([300, 700]), prompt).square().sum().backward()
+    denoiser.predict_all(x, torch.tensor([300, 700]), prompt).square().sum().backward()
     assert x.grad.flatten(1).abs().amax(dim=1).min() > 0
     without = [name for name, weight in denoiser.network.named_parameters() if weight.grad is None]
     denoiser.network.zero_grad(set_to_none=True)
