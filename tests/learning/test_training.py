@@ -12,7 +12,6 @@ import pytest
 import torch
 from accelerate import cpu_offload_with_hook
 from safetensors.torch import load_file
-from tiny_pipelines import sd
 
 from studylib.errors import StudyError
 from studylib.learning.checkpoint import CHECKPOINT
@@ -71,6 +70,8 @@ def test_weights_that_the_loss_does_not_depend_on_are_named():
 
 def test_an_offloaded_pipeline_is_not_trained():
     """Its weights move between devices while it runs: an optimiser would follow copies that nothing reads."""
+    from tiny_pipelines import sd  # the scripts below import this module without it
+
     pipe = sd()
     check_not_offloaded(pipe)
     cpu_offload_with_hook(pipe.unet, "cpu")
