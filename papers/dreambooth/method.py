@@ -16,38 +16,27 @@ from torch import Tensor
 from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, min_snr_weights
-from studylib.evidence.knobs import check_ranges
+from studylib.evidence.knobs import Config, knob
 from studylib.learning.prior import joined_halves, prior_batches
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
 from studylib.learning.weights import check_not_offloaded, named_weights, restored
 
-LIMITS = {
-    "prior_loss_weight": (0.0, 10.0),
-    "max_train_steps": (1, 5000),
-    "learning_rate": (1e-8, 1e-2),
-    "train_batch_size": (1, 64),
-    "snr_gamma": (0.0, 20.0),
-}
-
 
 @dataclass(frozen=True)
-class DreamBoothConfig:
+class DreamBoothConfig(Config):
     """The knobs under the names of the diffusers script. Each step takes `train_batch_size` pictures of the subject
     and, with prior preservation, as many of the class. `snr_gamma` 0 weighs all timesteps alike."""
 
     identifier: str = "sks"
     class_noun: str = "cat"
     with_prior_preservation: bool = True
-    prior_loss_weight: float = 1.0
-    max_train_steps: int = 200
-    learning_rate: float = 1e-4
-    train_batch_size: int = 2
+    prior_loss_weight: float = knob(1.0, 0.0, 10.0)
+    max_train_steps: int = knob(200, 4, 5000)  # the notebook looks at each quarter
+    learning_rate: float = knob(1e-4, 1e-8, 1e-2)
+    train_batch_size: int = knob(2, 1, 64)
     train_text_encoder: bool = False
-    snr_gamma: float = 0.0
+    snr_gamma: float = knob(0.0, 0.0, 20.0)
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_ranges(self, LIMITS)
 
     @property
     def subject(self) -> str:

@@ -20,13 +20,10 @@ from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, noised
 from studylib.denoisers.sites import Site, sites
-from studylib.evidence.knobs import check_choices, check_ranges
+from studylib.evidence.knobs import Config, knob
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
 from studylib.learning.weights import check_not_offloaded
 
-LIMITS = {
-    "dropout": (0.0, 0.9), "max_train_steps": (1, 100_000), "learning_rate": (1e-8, 1e-1), "train_batch_size": (1, 64),
-}  # fmt: skip
 ACTIVATIONS: dict[str, type[nn.Module] | None] = {
     "linear": None, "relu": nn.ReLU, "leakyrelu": nn.LeakyReLU, "elu": nn.ELU,
     "swish": nn.Hardswish,  # what the web UI calls by this name
@@ -35,14 +32,10 @@ ACTIVATIONS: dict[str, type[nn.Module] | None] = {
 INITIALISATIONS = ("normal", "zero_last", "xavier_normal", "xavier_uniform", "kaiming_normal", "kaiming_uniform")
 PLACES: dict[str, tuple[str, ...]] = {"both": ("self", "cross"), "self": ("self",), "cross": ("cross",)}
 PROJECTIONS = {"query": "to_q", "key": "to_k", "value": "to_v"}  # in every attention layer of diffusers
-CHOICES: dict[str, Sequence[str]] = {
-    "activation_func": tuple(ACTIVATIONS), "weight_init": INITIALISATIONS, "placement": tuple(PLACES),
-    "sharing": ("width", "layer"),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class HypernetworkConfig:
+class HypernetworkConfig(Config):
     """The web UI's choices under its names and with its defaults, then where the MLPs sit, then the training.
 
     `layer_structure` are multiples of the width, first and last 1. `widths` "" takes all, else such as "64, 128".
@@ -53,23 +46,22 @@ class HypernetworkConfig:
     identifier: str = "sks"
     class_noun: str = "cat"
     layer_structure: str = "1, 2, 1"
-    activation_func: str = "linear"
+    activation_func: str = knob("linear", choices=tuple(ACTIVATIONS))
     activate_output: bool = False
     layer_norm: bool = False
-    dropout: float = 0.0
-    weight_init: str = "normal"
+    dropout: float = knob(0.0, 0.0, 0.9)
+    weight_init: str = knob("normal", choices=INITIALISATIONS)
     widths: str = ""
-    placement: str = "both"
+    placement: str = knob("both", choices=tuple(PLACES))
     projections: str = "key, value"
-    sharing: str = "width"
-    max_train_steps: int = 200
-    learning_rate: float = 1e-3
-    train_batch_size: int = 4
+    sharing: str = knob("width", choices=("width", "layer"))
+    max_train_steps: int = knob(200, 1, 100_000)
+    learning_rate: float = knob(1e-3, 1e-8, 1e-1)
+    train_batch_size: int = knob(4, 1, 64)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_ranges(self, LIMITS)
-        check_choices(self, CHOICES)
+        super().__post_init__()
         if len(self.structure) < 2 or {self.structure[0], self.structure[-1]} != {1.0} or min(self.structure) <= 0:
             raise ValueError(f'layer_structure starts and ends with 1, such as "1, 2, 1", not {self.layer_structure!r}')
         if not self.corrected or set(self.corrected) - set(PROJECTIONS):

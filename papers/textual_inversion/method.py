@@ -24,24 +24,13 @@ from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.forward import forward_wrapped
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, noised
-from studylib.evidence.knobs import check_choices, check_ranges
+from studylib.evidence.knobs import Config, knob
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
 from studylib.learning.weights import check_not_offloaded
 
-LIMITS = {
-    "num_vectors": (1, 32),
-    "max_train_steps": (1, 20_000),
-    "learning_rate": (1e-8, 10.0),
-    "train_batch_size": (1, 64),
-    "gradient_accumulation_steps": (1, 64),
-    "embedding_reg_weight": (0.0, 1e4),
-    "norm_target": (0.0, 100.0),
-    "flip_p": (0.0, 1.0),
-}
-
 
 @dataclass(frozen=True)
-class TextualInversionConfig:
+class TextualInversionConfig(Config):
     """The knobs under the names of the diffusers script and, where it has none, of the official code.
 
     `initializer_token` "" starts from a random vector. `norm_target` 0 lets the vectors' norm go where it will.
@@ -49,21 +38,20 @@ class TextualInversionConfig:
 
     placeholder_token: str = "<cat>"
     initializer_token: str = "cat"
-    num_vectors: int = 1
-    learnable_property: str = "object"
-    max_train_steps: int = 150
-    learning_rate: float = 5e-3
+    num_vectors: int = knob(1, 1, 32)
+    learnable_property: str = knob("object", choices=tuple(TEMPLATES))
+    max_train_steps: int = knob(150, 1, 20_000)
+    learning_rate: float = knob(5e-3, 1e-8, 10.0)
     scale_lr: bool = True
-    train_batch_size: int = 4
-    gradient_accumulation_steps: int = 1
-    embedding_reg_weight: float = 0.0
-    norm_target: float = 0.0
-    flip_p: float = 0.5
+    train_batch_size: int = knob(4, 1, 64)
+    gradient_accumulation_steps: int = knob(1, 1, 64)
+    embedding_reg_weight: float = knob(0.0, 0.0, 1e4)
+    norm_target: float = knob(0.0, 0.0, 100.0)
+    flip_p: float = knob(0.5, 0.0, 1.0)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_ranges(self, LIMITS)
-        check_choices(self, {"learnable_property": tuple(TEMPLATES)})
+        super().__post_init__()
         if not self.placeholder_token or self.placeholder_token.split() != [self.placeholder_token]:
             raise ValueError(f"placeholder_token is one word without spaces, not {self.placeholder_token!r}")
 

@@ -111,7 +111,7 @@ def test_min_snr_weighs_the_subject_with_its_own_timesteps():
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_min_snr_trains_at_any_batch_size(pipe, batch_size):
     """The first step sees the same batch as without: weights below 1 can only lower its loss."""
-    settings = SMALL | {"train_batch_size": batch_size, "max_train_steps": 2}
+    settings = SMALL | {"train_batch_size": batch_size, "max_train_steps": 4}
     plain = train(pipe, pictures(0), pictures(1), DreamBoothConfig(**settings)).history.column()
     weighted = train(pipe, pictures(0), pictures(1), DreamBoothConfig(snr_gamma=0.01, **settings)).history.column()
     assert weighted[0] < plain[0]

@@ -12,7 +12,7 @@ from tiny_pipelines import WIDTH, sd
 from torch import nn
 
 from papers.hypernetworks import evaluation as ev
-from papers.hypernetworks import exercises, method, storage
+from papers.hypernetworks import exercises, storage
 from papers.hypernetworks.fold import affine_map, fit_affine, fold, fold_projection, folded, singular_values
 from papers.hypernetworks.method import (
     CorrectionMLP,
@@ -343,9 +343,9 @@ def test_card_and_presets_fit_the_config():
     """Knobs on the card have the config's ranges and choices, and every preset builds a config."""
     card, fields = load_card("hypernetworks"), {field.name for field in dataclasses.fields(HypernetworkConfig)}
     assert fields - {"identifier", "class_noun", "seed"} <= set(card.knobs)
-    for name, limits in method.LIMITS.items():
+    for name, limits in HypernetworkConfig.ranges().items():
         assert (card.knobs[name].min, card.knobs[name].max) == limits
-    for name, choices in method.CHOICES.items():
+    for name, choices in HypernetworkConfig.choices().items():
         assert card.knobs[name].choices == list(choices)
     presets = load_presets("hypernetworks")
     assert {"web_ui", "key_and_query", "sd15"} <= set(presets)

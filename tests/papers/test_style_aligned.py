@@ -406,7 +406,7 @@ def test_card_and_presets_fit_the_config():
     card = load_card("style_aligned")
     fields = {field.name for field in dataclasses.fields(StyleAlignedConfig)}
     assert fields <= set(card.knobs)
-    for name, (low, high) in method.RANGES.items():
+    for name, (low, high) in StyleAlignedConfig.ranges().items():
         assert (card.knobs[name].min, card.knobs[name].max) == (low, high)
     presets = load_presets("style_aligned")
     for values in presets.values():
