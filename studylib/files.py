@@ -2,11 +2,36 @@
 
 import contextlib
 import errno
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from studylib.errors import StudyError
+
+Read = TypeVar("Read")
+
+
+def read_once(read: Callable[[Path], Read]) -> Callable[[Path], Read]:
+    """Decorate a function that reads a file: it reads again only after the file has changed.
+
+    What it returns is shared by all callers, so it must not be changed. A file that is absent is read each time.
+    """
+
+    @functools.lru_cache(maxsize=128)
+    def cached(path: Path, _stamp: tuple[int, int, int]) -> Read:
+        return read(path)
+
+    @functools.wraps(read)
+    def reading(path: Path) -> Read:
+        try:
+            status = path.stat()
+        except OSError:
+            return read(path)
+        return cached(path, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+    return reading
 
 
 @contextlib.contextmanager

@@ -15,11 +15,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from papers.dreambooth.method import DreamBoothConfig, Tuned, draw_batches, dreambooth_loss, train, tuned
-from studylib.denoisers.latents import LatentDistribution, encode_images
+from papers.dreambooth.method import DreamBoothConfig, Tuned, draw_batches, dreambooth_loss, train
+from studylib.denoisers.denoiser import Denoiser
+from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, min_snr_weights
-from studylib.denoisers.prompts import encode_prompts
 from studylib.learning.training import Batch, History
+from studylib.learning.weights import swapped
 from studylib.measuring.encoders import Encoders
 from studylib.measuring.subject import Measured, difference, likeness, means, measure_views, prediction_drift
 from studylib.measuring.views import Views, draw_pictures, draw_views
@@ -60,15 +61,15 @@ class Lesson:
 
     def views(self, config: DreamBoothConfig, weights: Mapping[str, Tensor], **options: Any) -> Views:
         """The views of a model with these weights; without any, of the untouched one."""
-        with tuned(self.pipe, weights):
+        with swapped(self.pipe, weights):
             return draw_views(
                 self.pipe, config.subject, config.class_prompt, config.seed, **dict(self.sampling), **options
             )
 
     def drift(self, config: DreamBoothConfig, weights: Mapping[str, Tensor]) -> dict[str, float]:
         """How far the prediction has moved on pictures of the class that no training saw."""
-        latents = encode_images(self.pipe, self.untouched.of_class)
-        moved = prediction_drift(self.pipe, tuned(self.pipe, weights), latents, config.class_prompt)
+        latents = Denoiser(self.pipe).encode(self.untouched.of_class)
+        moved = prediction_drift(self.pipe, swapped(self.pipe, weights), latents, config.class_prompt)
         return {str(i): value for i, value in enumerate(moved.tolist())}
 
     def trial(self, config: DreamBoothConfig, label: str, **options: Any) -> Trial:
@@ -178,9 +179,9 @@ def identifier_drift(lesson: Lesson, trial: Trial) -> dict[str, float]:
     nouns = [noun for noun in THINGS if noun != trial.config.class_noun][:8]
     prompts = [f"a {COMMON} {noun}" for noun in nouns]
     pictures = draw_pictures(lesson.pipe, prompts, range(len(prompts)), **lesson.sampling)
-    latents = encode_images(lesson.pipe, pictures)
+    latents = Denoiser(lesson.pipe).encode(pictures)
     return {
-        prompt: prediction_drift(lesson.pipe, tuned(lesson.pipe, trial.tuned.weights), one, prompt).item()
+        prompt: prediction_drift(lesson.pipe, swapped(lesson.pipe, trial.tuned.weights), one, prompt).item()
         for prompt, one in zip(prompts, _singly(latents), strict=True)
     }
 
@@ -252,8 +253,8 @@ def file_bytes(weights: Mapping[str, Tensor]) -> int:
 @torch.no_grad()
 def loss_identities(lesson: Lesson, config: DreamBoothConfig) -> list[tuple[str, tuple[Any, Any], float]]:
     """Claim, (measured, expected) and tolerance of what holds exactly of the loss, on one batch."""
-    pipe = lesson.pipe
-    own, prior = encode_images(pipe, lesson.photos), encode_images(pipe, lesson.class_pictures)
+    pipe, denoiser = lesson.pipe, Denoiser(lesson.pipe)
+    own, prior = denoiser.encode(lesson.photos), denoiser.encode(lesson.class_pictures)
     config = replace(config, with_prior_preservation=True, train_batch_size=3, snr_gamma=0.0)
 
     def batch(class_latents: LatentDistribution | None) -> Batch:
@@ -268,9 +269,8 @@ def loss_identities(lesson: Lesson, config: DreamBoothConfig) -> list[tuple[str,
     halves = {}
     for half, prompt in (("instance", config.subject), ("class", config.class_prompt)):
         latents, noise, timesteps = (both[f"{half}_{part}"] for part in ("latents", "noise", "timesteps"))
-        embeds = encode_prompts(pipe, [prompt]).expand(len(latents), -1, -1)
-        halves[half] = denoising_errors(pipe, latents, embeds, noise, timesteps)  # (3,)
-    snr = [min_snr_weights(pipe, both["instance_timesteps"][i : i + 1], 5.0) for i in range(3)]
+        halves[half] = denoising_errors(denoiser, latents, denoiser.prompt([prompt]), noise, timesteps)  # (3,)
+    snr = [min_snr_weights(denoiser, both["instance_timesteps"][i : i + 1], 5.0) for i in range(3)]
     weighted = sum(snr[i] * halves["instance"][i] for i in range(3)) / 3  # (1,)
     weighted = weighted.squeeze() + config.prior_loss_weight * halves["class"].mean()
     return [

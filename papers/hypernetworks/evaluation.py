@@ -14,9 +14,10 @@ from torch import Tensor
 from papers.hypernetworks.fold import fit_affine, fold, folded
 from papers.hypernetworks.method import Hypernetwork, HypernetworkConfig, Target, hypernetwork, targets
 from studylib.denoisers.attention import attention_hook
+from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import at_fixed_levels, fixed_errors
-from studylib.denoisers.prompts import encode_prompts
+from studylib.denoisers.prompts import Prompt
 from studylib.denoisers.sites import sites
 
 LEVELS = 4  # of noise, spread over the schedule
@@ -24,11 +25,11 @@ LEVELS = 4  # of noise, spread over the schedule
 
 @dataclass(frozen=True)
 class Probe:
-    """Noised latents (N, C, h, w), their timesteps (N,) and prompts (N, tokens, width): a fixed question."""
+    """Noised latents (N, C, h, w), their timesteps (N,) and prompts, N rows: a fixed question."""
 
     latents: Tensor
     timesteps: Tensor
-    prompt_embeds: Tensor
+    prompt: Prompt
 
 
 def probe(pipe: Any, latents: LatentDistribution, prompts: Sequence[str], seed: int, levels: int = LEVELS) -> Probe:
@@ -36,18 +37,18 @@ def probe(pipe: Any, latents: LatentDistribution, prompts: Sequence[str], seed: 
 
     Random state: noise from a CPU generator of `seed`.
     """
-    asked = at_fixed_levels(pipe, latents.mean[[i % len(latents) for i in range(len(prompts))]], seed, levels)
-    noised = pipe.scheduler.add_noise(asked["latents"], asked["noise"], asked["timesteps"])  # (N, C, h, w)
-    embeds = encode_prompts(pipe, prompts).repeat_interleave(levels, dim=0)  # (N, tokens, width)
-    return Probe(noised, asked["timesteps"], embeds)
+    denoiser = Denoiser(pipe)
+    asked = at_fixed_levels(denoiser, latents.mean[[i % len(latents) for i in range(len(prompts))]], seed, levels)
+    noised = denoiser.add_noise(asked["latents"], asked["noise"], asked["timesteps"])  # (N, C, h, w)
+    return Probe(noised, asked["timesteps"], denoiser.prompt(prompts).detach().repeat(levels))
 
 
 @torch.no_grad()
 def predict(pipe: Any, asked: Probe) -> Tensor:
     """The denoiser's answer, (N, C, h, w)."""
-    parts = zip(asked.latents.split(32), asked.timesteps.split(32), asked.prompt_embeds.split(32), strict=True)
-    dtype = pipe.unet.dtype
-    return torch.cat([pipe.unet(x.to(dtype), t, encoder_hidden_states=e.to(dtype)).sample.float() for x, t, e in parts])
+    parts = [slice(start, start + 32) for start in range(0, len(asked.latents), 32)]
+    predict_part = Denoiser(pipe).predict
+    return torch.cat([predict_part(asked.latents[i], asked.timesteps[i], asked.prompt[i]) for i in parts])
 
 
 def strength_curve(
@@ -123,7 +124,8 @@ def photo_errors(
 ) -> dict[str, float]:
     """`fixed_errors` of the photos inside `learned`, by photo."""
     with learned:
-        return {f"photo {i}": value for i, value in enumerate(fixed_errors(pipe, photos, prompt, **how).tolist())}
+        errors = fixed_errors(Denoiser(pipe), photos, prompt, **how)
+    return {f"photo {i}": value for i, value in enumerate(errors.tolist())}
 
 
 def mean_error(

@@ -9,23 +9,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from studylib.denoisers.latents import LatentDistribution, encode_images
+from studylib.denoisers.denoiser import Denoiser
+from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, noised
-from studylib.denoisers.prompts import encode_prompts
 from studylib.denoisers.sites import Site, sites
-from studylib.evidence.knobs import check_choices, check_ranges
-from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, check_not_offloaded, fit
+from studylib.evidence.knobs import Config, knob
+from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
+from studylib.learning.weights import check_not_offloaded
 
-LIMITS = {
-    "dropout": (0.0, 0.9), "max_train_steps": (1, 100_000), "learning_rate": (1e-8, 1e-1), "train_batch_size": (1, 64),
-}  # fmt: skip
 ACTIVATIONS: dict[str, type[nn.Module] | None] = {
     "linear": None, "relu": nn.ReLU, "leakyrelu": nn.LeakyReLU, "elu": nn.ELU,
     "swish": nn.Hardswish,  # what the web UI calls by this name
@@ -34,14 +32,10 @@ ACTIVATIONS: dict[str, type[nn.Module] | None] = {
 INITIALISATIONS = ("normal", "zero_last", "xavier_normal", "xavier_uniform", "kaiming_normal", "kaiming_uniform")
 PLACES: dict[str, tuple[str, ...]] = {"both": ("self", "cross"), "self": ("self",), "cross": ("cross",)}
 PROJECTIONS = {"query": "to_q", "key": "to_k", "value": "to_v"}  # in every attention layer of diffusers
-CHOICES: dict[str, Sequence[str]] = {
-    "activation_func": tuple(ACTIVATIONS), "weight_init": INITIALISATIONS, "placement": tuple(PLACES),
-    "sharing": ("width", "layer"),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class HypernetworkConfig:
+class HypernetworkConfig(Config):
     """The web UI's choices under its names and with its defaults, then where the MLPs sit, then the training.
 
     `layer_structure` are multiples of the width, first and last 1. `widths` "" takes all, else such as "64, 128".
@@ -52,23 +46,22 @@ class HypernetworkConfig:
     identifier: str = "sks"
     class_noun: str = "cat"
     layer_structure: str = "1, 2, 1"
-    activation_func: str = "linear"
+    activation_func: str = knob("linear", choices=tuple(ACTIVATIONS))
     activate_output: bool = False
     layer_norm: bool = False
-    dropout: float = 0.0
-    weight_init: str = "normal"
+    dropout: float = knob(0.0, 0.0, 0.9)
+    weight_init: str = knob("normal", choices=INITIALISATIONS)
     widths: str = ""
-    placement: str = "both"
+    placement: str = knob("both", choices=tuple(PLACES))
     projections: str = "key, value"
-    sharing: str = "width"
-    max_train_steps: int = 200
-    learning_rate: float = 1e-3
-    train_batch_size: int = 4
+    sharing: str = knob("width", choices=("width", "layer"))
+    max_train_steps: int = knob(200, 1, 100_000)
+    learning_rate: float = knob(1e-3, 1e-8, 1e-1)
+    train_batch_size: int = knob(4, 1, 64)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_ranges(self, LIMITS)
-        check_choices(self, CHOICES)
+        super().__post_init__()
         if len(self.structure) < 2 or {self.structure[0], self.structure[-1]} != {1.0} or min(self.structure) <= 0:
             raise ValueError(f'layer_structure starts and ends with 1, such as "1, 2, 1", not {self.layer_structure!r}')
         if not self.corrected or set(self.corrected) - set(PROJECTIONS):
@@ -242,11 +235,15 @@ def hypernetwork(
 
 @dataclass
 class Learned:
-    """A trained hypernetwork, and what the training left behind; `snapshots` hold its weights at earlier steps."""
+    """A trained hypernetwork, and what the training left behind."""
 
     nets: Hypernetwork
     history: History
-    snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def snapshots(self) -> dict[int, dict[str, Tensor]]:
+        """Its weights at earlier steps, on the CPU."""
+        return self.history.snapshots
 
     def at(self, step: int) -> Hypernetwork:
         """As it was after `step` steps; KeyError names the steps that were kept."""
@@ -259,55 +256,49 @@ class Learned:
 
 def draw_batches(pipe: Any, photos: LatentDistribution, config: HypernetworkConfig) -> Draw:
     """Batches of noised photos; each sample has noise and a timestep of its own."""
+    denoiser = Denoiser(pipe)
 
     def draw(generator: torch.Generator) -> Batch:
         index = torch.randint(len(photos), (config.train_batch_size,), generator=generator)
-        return noised(pipe, photos, index, generator)
+        return noised(denoiser, photos, index, generator)
 
     return draw
 
 
 def denoising_loss(pipe: Any, config: HypernetworkConfig) -> Loss:
     """The model's own loss, nothing added: mean squared error of the predicted noise for "a sks cat"."""
-    prompt_embeds = encode_prompts(pipe, [config.subject])  # (1, tokens, width)
+    denoiser = Denoiser(pipe)
+    prompt = denoiser.prompt([config.subject]).detach()
 
     def loss(batch: Batch) -> Tensor:
-        embeds = prompt_embeds.expand(len(batch["latents"]), -1, -1)  # (B, tokens, width)
-        return denoising_errors(pipe, batch["latents"], embeds, batch["noise"], batch["timesteps"]).mean()
+        return denoising_errors(denoiser, batch["latents"], prompt, batch["noise"], batch["timesteps"]).mean()
 
     return loss
 
 
 def train(
-    pipe: Any, photos: Sequence[Image.Image], config: HypernetworkConfig, *, keep: Sequence[int] = (),
-    label: str = "hypernetwork", **options: Any,
+    pipe: Any, photos: Sequence[Image.Image], config: HypernetworkConfig, *, label: str = "hypernetwork",
+    **options: Any,
 ) -> Learned:
     """Train a new hypernetwork on `photos`; every weight of `pipe` is frozen. The strength is 1 throughout.
 
-    `keep` names steps whose weights are kept as well; 0 is the initialisation. AdamW with torch's defaults and no
-    clipping of gradients, as in the web UI.
+    `options` go to `fit`, such as the steps to `keep`. AdamW with torch's defaults and no clipping of gradients, as in
+    the web UI.
     """
     check_not_offloaded(pipe)
     nets = Hypernetwork.of(pipe.unet, config)
-    snapshots: dict[int, dict[str, Tensor]] = {}
-
-    def after_step(step: int) -> None:
-        if step in keep:
-            snapshots[step] = {name: weight.detach().clone() for name, weight in nets.state_dict().items()}
-
-    after_step(0)
     settings = TrainingConfig(
         steps=config.max_train_steps, learning_rate=config.learning_rate, max_grad_norm=0.0, seed=config.seed
     )
-    batches = draw_batches(pipe, encode_images(pipe, photos), config)
+    batches = draw_batches(pipe, Denoiser(pipe).encode(photos), config)
     nets.train()  # for dropout
     with hypernetwork(pipe, nets):
         history = fit(
             dict(nets.named_parameters()), batches, denoising_loss(pipe, config), settings,
-            after_step=after_step, label=label, **options,
+            label=label, **options,
         )
     nets.eval()
-    return Learned(nets, history, snapshots)
+    return Learned(nets, history)
 
 
 def _numbers(name: str, text: str, kind: type) -> list[Any]:

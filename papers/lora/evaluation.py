@@ -20,13 +20,14 @@ from papers.lora.method import (
     adapted,
     adapted_layers,
     count_parameters,
-    injected,
     new_layers,
     trained_layers,
 )
 from papers.lora.subject import draw_batches, subject_loss
+from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
-from studylib.denoisers.prompts import encode_prompts
+from studylib.denoisers.prompts import Prompt
+from studylib.learning.weights import replaced
 from studylib.measuring.subject import likeness
 from studylib.models.hub import quiet_loading
 from studylib.showing.tables import Table
@@ -86,7 +87,7 @@ def who_moves(pipe: Any, photos: LatentDistribution, config: LoRAConfig, *, zero
     layers = new_layers(pipe, config)
     weights = [getattr(layer, side) for layer in layers.values() for side in "AB"]
     batch = draw_batches(pipe, photos, None, config)(torch.Generator().manual_seed(config.seed))
-    with injected(pipe, layers), torch.enable_grad():
+    with replaced(pipe, layers), torch.enable_grad():
         for weight in weights:
             weight.data.mul_(not zero_both)
             weight.requires_grad_(True)
@@ -96,12 +97,12 @@ def who_moves(pipe: Any, photos: LatentDistribution, config: LoRAConfig, *, zero
     return " and ".join(side for side, moves in moving.items() if moves) or "none"
 
 
-def predicted_noise(pipe: Any, prompt_embeds: Tensor, seed: int = 0) -> Tensor:
+def predicted_noise(pipe: Any, prompt: Prompt, seed: int = 0) -> Tensor:
     """The denoiser's prediction for one fixed noise in mid-schedule, (1, C, h, w)."""
-    size = pipe.unet.config.sample_size
-    noise = torch.randn(1, pipe.unet.config.in_channels, size, size, generator=torch.Generator().manual_seed(seed))
+    denoiser = Denoiser(pipe)
+    noise = torch.randn(1, *denoiser.shape, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        return pipe.unet(noise.to(pipe.unet.device, pipe.unet.dtype), 500, prompt_embeds.to(pipe.unet.dtype)).sample
+        return denoiser.predict(noise.to(denoiser.device), 500, prompt)
 
 
 def merge_gaps(pipe: Any, lora: Lora, prompt: str) -> tuple[float, float]:
@@ -109,11 +110,11 @@ def merge_gaps(pipe: Any, lora: Lora, prompt: str) -> tuple[float, float]:
     misses the old weights. The pipeline is put back from copies."""
     layers = trained_layers(pipe, lora)
     before = {name: layer.weight.clone() for name, layer in layers.items()}
-    with injected(pipe, layers):
-        beside = predicted_noise(pipe, encode_prompts(pipe, [prompt]))
+    with replaced(pipe, layers):
+        beside = predicted_noise(pipe, Denoiser(pipe).prompt([prompt]))
         for layer in layers.values():
             layer.merge()
-        gap = float((predicted_noise(pipe, encode_prompts(pipe, [prompt])) - beside).abs().max())
+        gap = float((predicted_noise(pipe, Denoiser(pipe).prompt([prompt])) - beside).abs().max())
         for layer in layers.values():
             layer.unmerge()
     missed = max(float((layer.weight - before[name]).abs().max()) for name, layer in layers.items())

@@ -11,24 +11,16 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from papers.lora.factors import Lora
-from studylib.evidence.knobs import check_choices, check_ranges
+from studylib.evidence.knobs import Config, knob
+from studylib.learning.weights import replaced, restored, submodule
 
-LIMITS = {
-    "rank": (1, 1024),
-    "lora_alpha": (1e-3, 1024.0),
-    "prior_loss_weight": (0.0, 10.0),
-    "max_train_steps": (1, 5000),
-    "learning_rate": (1e-8, 1e-1),
-    "train_batch_size": (1, 64),
-    "adam_epsilon": (1e-20, 1e-2),
-}
 INITS = ("kaiming", "gaussian", "mirrored")
 PROJECTIONS = {  # in the denoiser and in the text encoder
     "q": ("to_q", "q_proj"),
@@ -39,7 +31,7 @@ PROJECTIONS = {  # in the denoiser and in the text encoder
 
 
 @dataclass(frozen=True)
-class LoRAConfig:
+class LoRAConfig(Config):
     """What is adapted and how it is trained.
 
     `lora_alpha` over `rank` multiplies the update (over its root with `use_rslora`). `projections`: which of q, k, v,
@@ -50,26 +42,25 @@ class LoRAConfig:
 
     identifier: str = "sks"
     class_noun: str = "cat"
-    rank: int = 8
-    lora_alpha: float = 8.0
+    rank: int = knob(8, 1, 1024)
+    lora_alpha: float = knob(8.0, 1e-3, 1024.0)
     use_rslora: bool = False
-    init_lora_weights: Literal["kaiming", "gaussian", "mirrored"] = "kaiming"
+    init_lora_weights: str = knob("kaiming", choices=INITS)
     projections: str = "q k v out"
     adapt_self_attention: bool = True
     adapt_cross_attention: bool = True
     adapt_feed_forward: bool = False
     train_text_encoder: bool = True
     with_prior_preservation: bool = True
-    prior_loss_weight: float = 1.0
-    max_train_steps: int = 180
-    learning_rate: float = 2e-3
-    train_batch_size: int = 2
-    adam_epsilon: float = 1e-8
+    prior_loss_weight: float = knob(1.0, 0.0, 10.0)
+    max_train_steps: int = knob(180, 1, 5000)
+    learning_rate: float = knob(2e-3, 1e-8, 1e-1)
+    train_batch_size: int = knob(2, 1, 64)
+    adam_epsilon: float = knob(1e-8, 1e-20, 1e-2)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_ranges(self, LIMITS)
-        check_choices(self, {"init_lora_weights": INITS})
+        super().__post_init__()
         unknown = [name for name in self.projections.split() if name not in PROJECTIONS]
         if unknown:
             raise ValueError(f"projections are some of {' '.join(PROJECTIONS)}, as in 'q v', not {unknown[0]!r}")
@@ -199,57 +190,29 @@ def trained_layers(pipe: Any, lora: Lora, strength: float = 1.0) -> dict[str, Lo
     """The layers of a trained LoRA over what the pipeline has there now, scaled by `strength`."""
     layers = {}
     for name, (a, b) in lora.factors.items():
-        layers[name] = layer = LoRALinear(_submodule(pipe, name), len(a), strength * lora.scale)
+        layers[name] = layer = LoRALinear(submodule(pipe, name), len(a), strength * lora.scale)
         layer.A.data, layer.B.data = a.to(layer.A), b.to(layer.B)
     return layers
 
 
 @contextmanager
-def injected(pipe: Any, layers: Mapping[str, nn.Module]) -> Iterator[None]:
-    """These layers in the pipeline inside the block; afterwards the ones that were there, untouched."""
-    before = {name: _submodule(pipe, name) for name in layers}
-    try:
-        for name, layer in layers.items():
-            _replace(pipe, name, layer)
-        yield
-    finally:
-        for name, layer in before.items():
-            _replace(pipe, name, layer)
-
-
-@contextmanager
 def adapted(pipe: Any, lora: Lora, strength: float = 1.0) -> Iterator[None]:
     """A trained LoRA beside the pipeline's weights inside the block; blocks nest, and then the updates add up."""
-    with injected(pipe, trained_layers(pipe, lora, strength)):
+    with replaced(pipe, trained_layers(pipe, lora, strength)):
         yield
 
 
 @contextmanager
 def merged(pipe: Any, lora: Lora, strength: float = 1.0) -> Iterator[None]:
     """The same, added to the weights; afterwards they are what they were, bit for bit, from a copy."""
-    layers = {name: _submodule(pipe, name) for name in lora.factors}
-    before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
-    try:
+    weights = {name: submodule(pipe, name).weight for name in lora.factors}
+    with restored(weights):
         with torch.no_grad():
-            for name, layer in layers.items():
-                layer.weight.add_((strength * lora.delta(name)).to(layer.weight))
+            for name, weight in weights.items():
+                weight.add_((strength * lora.delta(name)).to(weight))
         yield
-    finally:
-        with torch.no_grad():
-            for name, layer in layers.items():
-                layer.weight.copy_(before[name])
 
 
 def parts_of(pipe: Any) -> dict[str, nn.Module]:
     """The modules that can be adapted, by the names that files of weights give them."""
     return {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
-
-
-def _submodule(pipe: Any, name: str) -> nn.Module:
-    part, _, rest = name.partition(".")
-    return getattr(pipe, part).get_submodule(rest)
-
-
-def _replace(pipe: Any, name: str, layer: nn.Module) -> None:
-    place, _, last = name.rpartition(".")
-    setattr(_submodule(pipe, place), last, layer)

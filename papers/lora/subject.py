@@ -9,16 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from papers.lora.factors import Lora
-from papers.lora.method import LoRAConfig, injected, new_layers
-from studylib.denoisers.latents import LatentDistribution, encode_images
-from studylib.denoisers.noise import denoising_errors, noised
-from studylib.denoisers.prompts import embed_prompts, encode_prompts
-from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, check_not_offloaded, fit
+from papers.lora.method import LoRAConfig, LoRALinear, new_layers
+from studylib.denoisers.denoiser import Denoiser
+from studylib.denoisers.latents import LatentDistribution
+from studylib.denoisers.noise import denoising_errors
+from studylib.learning.prior import joined_halves, prior_batches
+from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
+from studylib.learning.weights import check_not_offloaded, replaced
 
 Pictures = Sequence[Image.Image] | LatentDistribution
 
@@ -37,21 +38,9 @@ def draw_batches(
 ) -> Draw:
     """Batches as DreamBooth's: pictures of the subject and of the class, each with noise and a timestep of its own.
 
-    `instance_captions` tell which photo a row shows, and so its caption; the class has the last one.
+    `instance_index` tells which photo a row shows, and so its caption.
     """
-
-    def draw(generator: torch.Generator) -> Batch:
-        batch: dict[str, Tensor] = {}
-        for half, latents in (("instance", photos), ("class", prior)):
-            if latents is None:
-                continue
-            index = torch.randint(len(latents), (config.train_batch_size,), generator=generator)
-            captions = index if half == "instance" else torch.full_like(index, len(photos))
-            parts = noised(pipe, latents, index, generator) | {"captions": captions}
-            batch |= {f"{half}_{part}": rows for part, rows in parts.items()}
-        return batch
-
-    return draw
+    return prior_batches(Denoiser(pipe), photos, prior, config.train_batch_size)
 
 
 def subject_loss(pipe: Any, captions: Sequence[str], config: LoRAConfig) -> Loss:
@@ -59,20 +48,20 @@ def subject_loss(pipe: Any, captions: Sequence[str], config: LoRAConfig) -> Loss
 
     `captions`: one a photo, and that of the class last.
     """
-    frozen = None if config.train_text_encoder else encode_prompts(pipe, captions)  # (P + 1, tokens, width)
+    denoiser = Denoiser(pipe)
+    frozen = None if config.train_text_encoder else denoiser.prompt(captions).detach()  # P + 1 rows
 
     def loss(batch: Batch) -> Mapping[str, Tensor]:
-        halves = [half for half in ("instance", "class") if f"{half}_latents" in batch]
-        latents, noise, timesteps, shown = (
-            torch.cat([batch[f"{half}_{part}"] for half in halves])
-            for part in ("latents", "noise", "timesteps", "captions")
-        )
+        halves, rows = joined_halves(batch)
+        latents, noise, timesteps, shown = (rows[name] for name in ("latents", "noise", "timesteps", "index"))
+        shown = shown.clone()
+        shown[len(batch["instance_index"]) :] = len(captions) - 1  # the class has one caption, the last
         if frozen is None:
-            words, rows = _distinct([captions[i] for i in shown.tolist()])
-            prompt_embeds = embed_prompts(pipe, words)[rows]  # (B or 2B, tokens, width)
+            words, places = _distinct([captions[i] for i in shown.tolist()])
+            prompt = denoiser.prompt(words)[places]  # B or 2B rows
         else:
-            prompt_embeds = frozen[shown]
-        errors = denoising_errors(pipe, latents, prompt_embeds, noise, timesteps)  # (B or 2B,)
+            prompt = frozen[shown]
+        errors = denoising_errors(denoiser, latents, prompt, noise, timesteps)  # (B or 2B,)
         own, *prior = [part.mean() for part in errors.chunk(len(halves))]
         value = own + config.prior_loss_weight * prior[0] if prior else own
         return {"loss": value, "instance": own} | ({"class": prior[0]} if prior else {})
@@ -82,12 +71,12 @@ def subject_loss(pipe: Any, captions: Sequence[str], config: LoRAConfig) -> Loss
 
 def train(
     pipe: Any, photos: Pictures, class_pictures: Pictures, config: LoRAConfig,
-    *, captions: Sequence[str] | None = None, keep: Sequence[int] = (), label: str = "LoRA", **options: Any,
+    *, captions: Sequence[str] | None = None, label: str = "LoRA", **options: Any,
 ) -> Trained:
-    """Train a LoRA on `photos` and leave `pipe` as it was; `keep` names steps whose factors are kept as well.
+    """Train a LoRA on `photos` and leave `pipe` as it was.
 
     `captions`: one a photo, where they are not all the subject's name. Pictures that several trainings share may be
-    encoded before, by `encode_images`. `options` go to `fit`.
+    encoded before, by `Denoiser.encode`. `options` go to `fit`, such as the steps to `keep`.
     """
     check_not_offloaded(pipe)
     captions = [config.subject] * len(photos) if captions is None else list(captions)
@@ -95,31 +84,32 @@ def train(
         raise ValueError(f"{len(captions)} captions for {len(photos)} photos; give one for each")
     latents = _encoded(pipe, photos)
     prior = _encoded(pipe, class_pictures) if config.with_prior_preservation else None
-    layers, snapshots = new_layers(pipe, config), {}
+    layers = new_layers(pipe, config)
     weights = {f"{name}.{side}": getattr(layer, side) for name, layer in layers.items() for side in "AB"}
-
-    def factors() -> Lora:
-        pairs = {name: (layer.A.detach().clone(), layer.B.detach().clone()) for name, layer in layers.items()}
-        return Lora(pairs, config.scale)
-
-    def after_step(step: int) -> None:
-        if step in keep:
-            snapshots[step] = factors()
-
     settings = TrainingConfig(
         steps=config.max_train_steps, learning_rate=config.learning_rate, epsilon=config.adam_epsilon, seed=config.seed
     )
-    with injected(pipe, layers):
+    with replaced(pipe, layers):
         history = fit(
             weights, draw_batches(pipe, latents, prior, config),
             subject_loss(pipe, [*captions, config.class_prompt], config), settings,
-            after_step=after_step, label=label, **options,
+            label=label, **options,
         )
-    return Trained(factors(), history, snapshots)
+    snapshots = {step: _lora(layers, kept, config) for step, kept in history.snapshots.items()}
+    return Trained(_lora(layers, weights, config), history, snapshots)
+
+
+def _lora(layers: Mapping[str, LoRALinear], weights: Mapping[str, Tensor], config: LoRAConfig) -> Lora:
+    """Copies of the factors of these layers, where the layers are."""
+    copies = {name: weight.detach().clone() for name, weight in weights.items()}
+    pairs = {
+        name: tuple(copies[f"{name}.{side}"].to(layer.weight.device) for side in "AB") for name, layer in layers.items()
+    }
+    return Lora(pairs, config.scale)
 
 
 def _encoded(pipe: Any, pictures: Pictures) -> LatentDistribution:
-    return pictures if isinstance(pictures, LatentDistribution) else encode_images(pipe, pictures)
+    return pictures if isinstance(pictures, LatentDistribution) else Denoiser(pipe).encode(pictures)
 
 
 def _distinct(words: list[str]) -> tuple[list[str], list[int]]:

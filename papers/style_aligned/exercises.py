@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from papers.style_aligned.method import adain, share_norm
+from studylib.denoisers.hooks import NormCall
 
 Statistics = Callable[[Tensor, Tensor, int | None], tuple[Tensor, Tensor]]
 
@@ -105,7 +106,7 @@ def check_colour_shift(your_shift: Callable[[Tensor, Tensor], Tensor]) -> None:
 def _shared(norm: nn.Module, target: Tensor, reference: Tensor) -> Tensor:
     """The target as `share_norm` normalises it beside this reference, pair by pair."""
     pairs = torch.stack([reference, target], dim=1).flatten(0, 1)  # (B * 2, ...)
-    return share_norm(2)(norm, pairs, norm)[1::2]  # (B, ...)
+    return share_norm(2)(NormCall("", norm, pairs, norm, None, None))[1::2]  # (B, ...)
 
 
 def _pair(answer: object, shape: tuple[int, ...], what: str) -> tuple[Tensor, Tensor]:

@@ -19,14 +19,13 @@ from torch import Tensor, nn
 
 from studylib.denoisers.attention import Hook, attention_hook
 from studylib.denoisers.call import AttentionCall
-from studylib.denoisers.hooks import NormHook, norm_hook
+from studylib.denoisers.hooks import NormCall, NormHook, norm_hook
 from studylib.denoisers.sites import Site, sites
-
-RANGES = {"shared_score_scale": (0.0, 5.0), "shared_score_shift": (-5.0, 5.0), "only_self_level": (0.0, 1.0)}
+from studylib.evidence.knobs import Config, knob
 
 
 @dataclass(frozen=True)
-class StyleAlignedConfig:
+class StyleAlignedConfig(Config):
     """The paper's knobs under its code's names and defaults; True switches a kind of sharing on.
 
     shared_score_scale multiplies the reference's keys, [0, 5]; shared_score_shift is added to the logits of
@@ -42,26 +41,25 @@ class StyleAlignedConfig:
     adain_keys: bool = True
     adain_values: bool = False
     full_attention_share: bool = False
-    shared_score_scale: float = 1.0
-    shared_score_shift: float = 0.0
-    only_self_level: float = 0.0
+    shared_score_scale: float = knob(1.0, 0.0, 5.0)
+    shared_score_shift: float = knob(0.0, -5.0, 5.0)
+    only_self_level: float = knob(0.0, 0.0, 1.0)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name not in RANGES:
-                if not isinstance(value, bool):  # a stray comma makes one official default (True,)
-                    raise TypeError(f"{field.name} is True or False, not {value!r}")
-                continue
-            low, high = RANGES[field.name]
-            if isinstance(value, bool) or not low <= value <= high:  # also refuses NaN
-                raise ValueError(f"{field.name} is in [{low:g}, {high:g}], not {value!r}")
+        super().__post_init__()
+        for name in self.switches():
+            if not isinstance(getattr(self, name), bool):  # a stray comma makes one official default (True,)
+                raise TypeError(f"{name} is True or False, not {getattr(self, name)!r}")
 
     @classmethod
     def off(cls, **changes: Any) -> StyleAlignedConfig:
         """Everything off, which is the untouched pipeline; `changes` switches single knobs on."""
-        switches = {field.name: False for field in dataclasses.fields(cls) if field.name not in RANGES}
-        return cls(**(switches | changes))
+        return cls(**(dict.fromkeys(cls.switches(), False) | changes))
+
+    @classmethod
+    def switches(cls) -> list[str]:
+        """List the knobs that are on or off."""
+        return [field.name for field in dataclasses.fields(cls) if field.name not in cls.ranges()]
 
     @property
     def edits_attention(self) -> bool:
@@ -147,10 +145,10 @@ def share_norm(set_size: int) -> NormHook:
     A group norm's statistics become those of the pair. A layer norm's are per token: nothing changes.
     """
 
-    def hook(norm: nn.Module, hidden_states: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
-        check_batch(hidden_states.shape[0], set_size)
-        joint = concat_reference(hidden_states, set_size, dim=-2)  # (B, C, 2h, w) or (B, 2N, C)
-        return forward(joint)[..., : hidden_states.shape[-2], :]  # (B, C, h, w) or (B, N, C)
+    def hook(call: NormCall) -> Tensor:
+        check_batch(call.hidden_states.shape[0], set_size)
+        joint = concat_reference(call.hidden_states, set_size, dim=-2)  # (B, C, 2h, w) or (B, 2N, C)
+        return call.forward(joint)[..., : call.hidden_states.shape[-2], :]  # (B, C, h, w) or (B, N, C)
 
     return hook
 

@@ -16,6 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from papers.textual_inversion.method import Word, new_word
 from studylib.denoisers.attention import record_attention
+from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import fixed_errors
 from studylib.measuring import metrics
@@ -83,7 +84,7 @@ def word_views(
 def photo_errors(pipe: Any, photos: LatentDistribution, token: str, vectors: Tensor, **how: int) -> Tensor:
     """`fixed_errors` of the photos under "a <token>", (N,), for a word with these vectors."""
     with new_word(pipe, token, vectors.to(pipe.unet.device)):
-        return fixed_errors(pipe, photos, f"a {token}", **how)
+        return fixed_errors(Denoiser(pipe), photos, f"a {token}", **how)
 
 
 def error_curve(pipe: Any, photos: LatentDistribution, word: Word, steps: Sequence[int]) -> Tensor:

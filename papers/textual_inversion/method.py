@@ -20,27 +20,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from papers.textual_inversion.templates import TEMPLATES
-from studylib.denoisers.hooks import forward_wrapped
-from studylib.denoisers.latents import LatentDistribution, encode_images
+from studylib.denoisers.denoiser import Denoiser
+from studylib.denoisers.forward import forward_wrapped
+from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, noised
-from studylib.denoisers.prompts import embed_prompts
-from studylib.evidence.knobs import check_choices, check_ranges
-from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, check_not_offloaded, fit
-
-LIMITS = {
-    "num_vectors": (1, 32),
-    "max_train_steps": (1, 20_000),
-    "learning_rate": (1e-8, 10.0),
-    "train_batch_size": (1, 64),
-    "gradient_accumulation_steps": (1, 64),
-    "embedding_reg_weight": (0.0, 1e4),
-    "norm_target": (0.0, 100.0),
-    "flip_p": (0.0, 1.0),
-}
+from studylib.evidence.knobs import Config, knob
+from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
+from studylib.learning.weights import check_not_offloaded
 
 
 @dataclass(frozen=True)
-class TextualInversionConfig:
+class TextualInversionConfig(Config):
     """The knobs under the names of the diffusers script and, where it has none, of the official code.
 
     `initializer_token` "" starts from a random vector. `norm_target` 0 lets the vectors' norm go where it will.
@@ -48,21 +38,20 @@ class TextualInversionConfig:
 
     placeholder_token: str = "<cat>"
     initializer_token: str = "cat"
-    num_vectors: int = 1
-    learnable_property: str = "object"
-    max_train_steps: int = 150
-    learning_rate: float = 5e-3
+    num_vectors: int = knob(1, 1, 32)
+    learnable_property: str = knob("object", choices=tuple(TEMPLATES))
+    max_train_steps: int = knob(150, 1, 20_000)
+    learning_rate: float = knob(5e-3, 1e-8, 10.0)
     scale_lr: bool = True
-    train_batch_size: int = 4
-    gradient_accumulation_steps: int = 1
-    embedding_reg_weight: float = 0.0
-    norm_target: float = 0.0
-    flip_p: float = 0.5
+    train_batch_size: int = knob(4, 1, 64)
+    gradient_accumulation_steps: int = knob(1, 1, 64)
+    embedding_reg_weight: float = knob(0.0, 0.0, 1e4)
+    norm_target: float = knob(0.0, 0.0, 100.0)
+    flip_p: float = knob(0.5, 0.0, 1.0)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_ranges(self, LIMITS)
-        check_choices(self, {"learnable_property": tuple(TEMPLATES)})
+        super().__post_init__()
         if not self.placeholder_token or self.placeholder_token.split() != [self.placeholder_token]:
             raise ValueError(f"placeholder_token is one word without spaces, not {self.placeholder_token!r}")
 
@@ -165,13 +154,13 @@ def new_word(pipe: Any, token: str, vectors: Tensor) -> Iterator[None]:
 
 def draw_batches(pipe: Any, photos: LatentDistribution, templates: int, config: TextualInversionConfig) -> Draw:
     """Batches of the photos, whose second half are their mirror images, each with a template, noise and timestep."""
-    count = len(photos) // 2
+    count, denoiser = len(photos) // 2, Denoiser(pipe)
 
     def draw(generator: torch.Generator) -> Batch:
         size = config.train_batch_size
         index = torch.randint(count, (size,), generator=generator)
         mirrored = torch.rand(size, generator=generator) < config.flip_p
-        batch = noised(pipe, photos, index + count * mirrored, generator)
+        batch = noised(denoiser, photos, index + count * mirrored, generator)
         return batch | {"templates": torch.randint(templates, (size,), generator=generator)}
 
     return draw
@@ -184,12 +173,12 @@ def inversion_loss(
 
     With `embedding_reg_weight` the squared distance of the vectors to the initial word is added, their mean over N.
     """
-    initial = vectors.detach().clone()  # (N, D)
+    denoiser, initial = Denoiser(pipe), vectors.detach().clone()  # (N, D)
 
     def loss(batch: Batch) -> Mapping[str, Tensor]:
         prompts = [templates[i].format(config.placeholder_token) for i in batch["templates"].tolist()]
-        prompt_embeds = embed_prompts(pipe, prompts)  # (B, tokens, width), through the whole text encoder
-        errors = denoising_errors(pipe, batch["latents"], prompt_embeds, batch["noise"], batch["timesteps"])  # (B,)
+        prompt = denoiser.prompt(prompts)  # B rows, through the whole text encoder
+        errors = denoising_errors(denoiser, batch["latents"], prompt, batch["noise"], batch["timesteps"])  # (B,)
         distance = (vectors - initial).square().sum(dim=1).mean()
         return {"loss": errors.mean() + config.embedding_reg_weight * distance, "denoising": errors.mean()}
 
@@ -221,7 +210,7 @@ def fitting_templates(pipe: Any, config: TextualInversionConfig) -> list[str]:
 
 def encode_photos(pipe: Any, photos: Sequence[Image.Image]) -> LatentDistribution:
     """Photos, then their mirror images, encoded once."""
-    return encode_images(pipe, [*photos, *(ImageOps.mirror(photo) for photo in photos)])
+    return Denoiser(pipe).encode([*photos, *(ImageOps.mirror(photo) for photo in photos)])
 
 
 def train(

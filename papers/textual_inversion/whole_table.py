@@ -19,9 +19,10 @@ from papers.textual_inversion.method import (
     initial_vectors,
     token_names,
 )
+from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.noise import denoising_errors
-from studylib.denoisers.prompts import embed_prompts
-from studylib.learning.training import Batch, TrainingConfig, check_not_offloaded, fit
+from studylib.learning.training import Batch, TrainingConfig, fit
+from studylib.learning.weights import check_not_offloaded
 
 
 @dataclass
@@ -55,10 +56,12 @@ def train_whole_table(
         before = table.detach().clone()  # (V + N, D)
         templates = fitting_templates(pipe, config)
 
+        denoiser = Denoiser(pipe)
+
         def loss(batch: Batch) -> Tensor:
             prompts = [templates[i].format(config.placeholder_token) for i in batch["templates"].tolist()]
-            embeds = embed_prompts(pipe, prompts)  # (B, tokens, width)
-            return denoising_errors(pipe, batch["latents"], embeds, batch["noise"], batch["timesteps"]).mean()
+            prompt = denoiser.prompt(prompts)  # B rows
+            return denoising_errors(denoiser, batch["latents"], prompt, batch["noise"], batch["timesteps"]).mean()
 
         def after_step(step: int) -> None:
             if copy_back:

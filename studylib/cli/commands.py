@@ -183,8 +183,9 @@ def render(
         cost = f"{results['seconds']} s, {results['peak_memory_mib']:.0f} MiB"
         typer.echo(f"{slug}: {cost}, claims: {count_verdicts(results['claims'])}")
     said = {True: "rewritten", False: "unchanged", None: "no place for it there"}
-    for what, module in (("table of papers", readme), ("claims", scoreboard), ("table of models", models_table)):
+    for what, module in (("table of papers", readme), ("table of models", models_table)):
         typer.echo(f"README.md: {what}: {said[module.update_readme()]}")
+    typer.echo(f"papers/{scoreboard.PAGE}: {said[scoreboard.update_page()]}")
     typer.echo("index.ipynb: " + ("rewritten" if render_index(timeout=timeout, stream=sys.stderr) else "unchanged"))
 
 

@@ -94,7 +94,7 @@ def compare(
 def claims(
     slugs: Slugs = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    md: Annotated[bool, typer.Option("--md", help="Print the section that README has.")] = False,
+    md: Annotated[bool, typer.Option("--md", help="Print the page papers/CLAIMS.md.")] = False,
 ) -> None:
     """Show how every claim fared: the verdict, the paper's figure, and what was measured here."""
     from studylib.reports import scoreboard

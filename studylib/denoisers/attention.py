@@ -5,7 +5,6 @@ No attention processor is replaced, so LoRA, IP-Adapter and the chosen backend k
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,9 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from studylib.denoisers.call import AttentionCall
-from studylib.denoisers.hooks import forward_wrapped
+from studylib.denoisers.forward import forward_wrapped
+from studylib.denoisers.places import image_counts, places_of
 from studylib.denoisers.record import AttentionRecord
 from studylib.denoisers.sites import Site, Where, matched_sites, sites, text_first
+from studylib.denoisers.steps import Clock
 
 __all__ = ["AttentionCall", "AttentionRecord", "Hook", "Site", "attention_hook", "record_attention", "sites"]
 
@@ -52,10 +53,16 @@ def attention_hook(denoiser: nn.Module, hook: Hook, *, where: Where) -> Iterator
     """
     matched = matched_sites(denoiser, where)
     order = text_first(denoiser, matched)
-    clock = _Clock(denoiser)
+    clock = Clock(denoiser)
+    if not clock.timed:
+        raise TypeError(
+            f"{type(denoiser).__name__}.forward takes no timestep, so a step cannot be told: pass the "
+            "denoiser's network itself, such as pipe.unet or pipe.transformer.",
+        )
     with ExitStack() as stack:
         stack.enter_context(_sdpa.dispatched())
-        stack.enter_context(forward_wrapped(denoiser, clock.run))
+        stack.enter_context(forward_wrapped(denoiser, _outside_of_sites))
+        stack.enter_context(clock.running())
         for site in matched:
             hooked = _HookedSite(site, denoiser.get_submodule(site.name), hook, clock, order)
             stack.enter_context(forward_wrapped(hooked.module, hooked.run))
@@ -83,49 +90,13 @@ def record_attention(
         yield record
 
 
-class _Clock:
-    """The step and timestep of the running forward, read from what the denoiser receives."""
-
-    def __init__(self, denoiser: nn.Module) -> None:
-        self.denoiser = denoiser
-        self.names = list(inspect.signature(type(denoiser).forward).parameters)[1:]  # without self
-        if "timestep" not in self.names:
-            raise TypeError(
-                f"{type(denoiser).__name__}.forward takes no timestep, so a step cannot be told: pass the "
-                "denoiser itself, such as pipe.unet or pipe.transformer.",
-            )
-        self.seen: dict[float, int] = {}
-        self.now: tuple[int | None, float | None] | None = None
-        self.text_tokens = 0
-
-    def run(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The denoiser's forward, during which `now` and `text_tokens` are known."""
-        if torch.is_grad_enabled() and getattr(self.denoiser, "is_gradient_checkpointing", False):
-            raise RuntimeError(
-                f"{type(self.denoiser).__name__} uses gradient checkpointing: its backward pass would attend "
-                "again, without the hook or at another step. Call denoiser.disable_gradient_checkpointing(), "
-                "or use torch.no_grad() where no gradient is needed.",
-            )
-        inputs = dict(zip(self.names, args, strict=False)) | kwargs
-        prompt_embeds = inputs.get("encoder_hidden_states")
-        before = self.now, self.text_tokens  # a hook may run the denoiser again
-        self.now = self._read(inputs.get("timestep"))
-        self.text_tokens = 0 if prompt_embeds is None else prompt_embeds.shape[1]
-        token = _turn.set(None)
-        try:
-            return forward(*args, **kwargs)
-        finally:
-            _turn.reset(token)
-            self.now, self.text_tokens = before
-
-    def _read(self, timestep: Tensor | float | None) -> tuple[int | None, float | None]:
-        if timestep is None:
-            raise RuntimeError(f"{type(self.denoiser).__name__} ran without a timestep, so it has no step.")
-        values = set(torch.as_tensor(timestep).flatten().tolist())
-        if len(values) != 1:
-            return None, None
-        value = float(values.pop())
-        return self.seen.setdefault(value, len(self.seen)), value
+def _outside_of_sites(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The denoiser's forward, begun anew where a hook has run it from within a site."""
+    token = _turn.set(None)
+    try:
+        return forward(*args, **kwargs)
+    finally:
+        _turn.reset(token)
 
 
 @dataclass
@@ -135,7 +106,7 @@ class _HookedSite:
     site: Site
     module: nn.Module
     hook: Hook
-    clock: _Clock
+    clock: Clock
     text_first: bool
 
     def run(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -184,13 +155,14 @@ class _SiteRun:
         """Output of the hook at this level; `inner` is the call that the hook before it is answering."""
         hooked = self.hooked[level]
         if inner is None:
-            places = self._places(key.shape[-2])
+            places, image_prompt = self._places(key.shape[-2])
         else:  # the inner hook may have added keys, and its own call tells where the original ones are
-            places = inner.text, inner.image, inner.image_prompt
+            places, image_prompt = dict(inner.places), inner.image_prompt
         self.calls[level] += 1
-        step, timestep = hooked.clock.now
+        now = hooked.clock.now
         call = AttentionCall(
-            hooked.site, step, timestep, query, key, value, attn_mask, self.hidden_states, *places, **options,
+            hooked.site, now.step, now.timestep, query, key, value, attn_mask, self.hidden_states, places,
+            image_prompt, **options,
         )
         expected = (*query.shape[:-1], value.shape[-1])
         token = _turn.set(_Turn(self, level + 1, call) if level + 1 < len(self.hooked) else None)
@@ -226,21 +198,21 @@ class _SiteRun:
                 "no call. Nest the blocks the other way round.",
             )
 
-    def _places(self, key_tokens: int) -> tuple[slice, slice, int | None]:
-        """Where text and picture lie among the keys, and the number of the image prompt."""
+    def _places(self, key_tokens: int) -> tuple[dict[str, slice], int | None]:
+        """Where kinds of tokens lie among the keys, and the number of the image prompt."""
         hooked, number = self.hooked[0], self.calls[0]
         image_first = hooked.site.kind == "joint" and not hooked.text_first
         if number and hasattr(hooked.module.processor, "to_k_ip"):
             # SD3 attends to its own picture together with the image prompt, and puts its own first
             own_tokens = self.hidden_states.shape[1] if image_first else 0
-            return slice(0, 0), slice(0, own_tokens), number - 1
+            return places_of([("image", own_tokens), ("image_prompt", key_tokens - own_tokens)]), number - 1
         text_tokens = self.text_tokens
         if hooked.site.kind == "joint" and not text_tokens:
             # a single FLUX block is given text and picture as one sequence
-            text_tokens = hooked.clock.text_tokens
-        border = key_tokens - text_tokens if image_first else text_tokens
-        first, last = slice(0, border), slice(border, key_tokens)
-        return (last, first, None) if image_first else (first, last, None)
+            prompt_embeds = hooked.clock.now.inputs.get("encoder_hidden_states")
+            text_tokens = 0 if prompt_embeds is None else prompt_embeds.shape[1]
+        text, image = ("text", text_tokens), image_counts(key_tokens - text_tokens)
+        return places_of([*image, text] if image_first else [text, *image]), None
 
 
 class _Dispatch:

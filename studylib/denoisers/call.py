@@ -19,9 +19,10 @@ class AttentionCall:
     query, key, value: (batch, heads, tokens, head_dim), after norms and rotary embedding.
     mask: as the model passed it, boolean (True: may attend) or additive, or None.
     hidden_states: the attention module's input, usually (batch, tokens, channels).
-    text, image: where the prompt's and the picture's tokens lie among the keys; empty slices where there are
-    none. A hook that adds keys puts them after the module's own, so that both slices stay true.
-    timestep: as the denoiser received it. step: its index among the distinct timesteps seen in this block.
+    places: name -> where such tokens lie among the keys: "text", "image", "image_prompt", or what a method has named;
+    a name without tokens is not there. A hook that adds keys puts them after the module's own, so that the places stay
+    true, and may name them for the hooks of outer blocks: `call.places["reference"] = slice(64, 128)`.
+    timestep: as the denoiser received it. step: its place in the schedule, as `Clock` counts.
     Both are None where the samples of the batch have different timesteps, as in training.
     image_prompt: with an IP-Adapter one module attends several times, first to its own keys (None), then to
     each image prompt (0, 1, ... in running order; an adapter whose scale is 0 is not run).
@@ -35,8 +36,7 @@ class AttentionCall:
     value: Tensor
     mask: Tensor | None
     hidden_states: Tensor
-    text: slice
-    image: slice
+    places: dict[str, slice]
     image_prompt: int | None = None
     dropout_p: float = 0.0
     is_causal: bool = False

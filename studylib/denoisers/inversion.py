@@ -1,12 +1,13 @@
-"""From a picture back to the noise it could have been drawn from: VAE encoding and DDIM inversion.
+"""From a picture back to the noise it could have been drawn from, and from noise to the picture: the same walk.
 
-Works for every latent UNet pipeline with DDIM's `alphas_cumprod`: SD 1.x, SD 2.x, SDXL, the tiny world.
+DDIM for denoisers of a noise schedule (arXiv 2010.02502, equation 13), Euler for those of a flow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,115 +15,136 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
+from studylib.denoisers.denoiser import Denoiser
+from studylib.denoisers.prompts import Prompt
+from studylib.denoisers.steps import new_schedule
 
-@torch.no_grad()
-def encode_image(pipe: Any, image: Image.Image | list[Image.Image]) -> Tensor:
-    """Latents of one picture or several of equal size: the VAE's mean in the denoiser's scale, float32.
-
-    Pictures whose sides are no multiple of the VAE's factor are resized to one, as the pipelines do.
-    Returns (pictures, channels, height / factor, width / factor). Draws no random numbers.
-    """
-    pixels = pipe.image_processor.preprocess(image)  # (B, 3, H, W) in [-1, 1]
-    with _full_precision(pipe.vae) as dtype:
-        mean = pipe.vae.encode(pixels.to(pipe._execution_device, dtype)).latent_dist.mean  # (B, C, h, w)
-    scale, shift = _latent_scale(pipe.vae, mean)
-    return ((mean - shift) * scale).float()
-
-
-@torch.no_grad()
-def decode_latents(pipe: Any, latents: Tensor) -> list[Image.Image]:
-    """Pictures of (B, C, h, w) latents: the inverse of `encode_image` up to the VAE's own loss."""
-    scale, shift = _latent_scale(pipe.vae, latents)
-    with _full_precision(pipe.vae) as dtype:
-        unscaled = (latents / scale + shift).to(pipe._execution_device, dtype)
-        pixels = pipe.vae.decode(unscaled, return_dict=False)[0]  # (B, 3, H, W) in about [-1, 1]
-    return pipe.image_processor.postprocess(pixels.float(), output_type="pil")
+Words = str | Sequence[str] | Prompt
 
 
 def ddim_inversion(
-    pipe: Any,
+    denoiser: Denoiser,
     image: Image.Image,
-    prompt: str,
+    prompt: Words,
     *,
     num_inference_steps: int = 50,
     guidance_scale: float = 1.0,
+    **conditions: Any,
 ) -> Tensor:
-    """The latents DDIM would pass through on its way to `image`: (steps + 1, C, h, w), noisiest first.
+    """The latents that the sampler would pass through on its way to `image`: (steps + 1, C, h, w), noisiest first.
 
-    Exact only as far as the predicted noise changes little from step to step; guidance above 1 makes that
-    worse. The prompt should describe the picture. Raises ValueError if the pipeline's schedule is not DDIM's.
+    Exact only as far as the prediction changes little from step to step; guidance above 1 makes that worse. The
+    prompt should describe the picture, which keeps its size. Raises ValueError for a schedule that cannot be inverted.
     """
     return invert_latents(
-        pipe,
-        encode_image(pipe, image),
+        denoiser,
+        denoiser.encode([image], own_size=True).mean,
         prompt,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
+        **conditions,
     )
 
 
 @torch.no_grad()
 def invert_latents(
-    pipe: Any,
+    denoiser: Denoiser,
     latents: Tensor,
-    prompt: str,
+    prompt: Words,
     *,
     num_inference_steps: int = 50,
     guidance_scale: float = 1.0,
+    **conditions: Any,
 ) -> Tensor:
-    """DDIM inversion (arXiv 2010.02502, equation 13 run backwards) of clean latents, (1, C, h, w).
+    """Walk from clean latents, (1, C, h, w), to noise: (steps + 1, C, h, w), noisiest first.
 
-    Returns (steps + 1, C, h, w), noisiest first; kept in float32 whatever the denoiser's dtype is.
+    Each step takes the prediction at its noisy end, as the sampler does on its way back. The walk is kept in float32
+    whatever the denoiser's dtype is. `conditions` go to `predict`.
     """
-    scheduler = _ddim_schedule(pipe, num_inference_steps)
-    guided = guidance_scale > 1
-    prompt_embeds, added = _conditioning(pipe, prompt, guided, latents)
-    stride = scheduler.config.num_train_timesteps // num_inference_steps
-
+    grid = _grid(denoiser, num_inference_steps, latents.shape)
+    told = _told(denoiser, prompt, guidance_scale)
     trajectory = [latents.float()]
-    for timestep in reversed(scheduler.timesteps.tolist()):  # from clean to noisy
-        alpha, alpha_next = _alpha(scheduler, timestep - stride), _alpha(scheduler, timestep)
-        sample = trajectory[-1]
-        model_input = torch.cat([sample] * 2) if guided else sample  # (1 or 2, C, h, w)
-        output = pipe.unet(
-            model_input.to(pipe.unet.dtype),
-            timestep,
-            encoder_hidden_states=prompt_embeds,
-            added_cond_kwargs=added,
-            return_dict=False,
-        )[0].float()
-        if guided:
-            unconditional, conditional = output.chunk(2)  # (1, C, h, w) each
-            output = unconditional + guidance_scale * (conditional - unconditional)
-        clean, noise_pred = _split(output, sample, alpha, scheduler.config.prediction_type)
-        trajectory.append(alpha_next**0.5 * clean + (1 - alpha_next) ** 0.5 * noise_pred)
+    new_schedule(denoiser.network)
+    for high, low in reversed(grid):  # from clean to noisy
+        output = denoiser.predict_guided(trajectory[-1], high.timestep, *told, **conditions)
+        trajectory.append(_moved(denoiser.kind, trajectory[-1], output, low, high))
+    new_schedule(denoiser.network)
     return torch.cat(trajectory).flip(0)  # (steps + 1, C, h, w)
 
 
-def _split(output: Tensor, sample: Tensor, alpha: Tensor, prediction_type: str) -> tuple[Tensor, Tensor]:
-    """Predicted clean latents and predicted noise, from what the denoiser says at cumulative `alpha`."""
-    if prediction_type == "epsilon":
-        return (sample - (1 - alpha) ** 0.5 * output) / alpha**0.5, output
-    clean = alpha**0.5 * sample - (1 - alpha) ** 0.5 * output
-    return clean, alpha**0.5 * output + (1 - alpha) ** 0.5 * sample
+@torch.no_grad()
+def sample_latents(
+    denoiser: Denoiser,
+    latents: Tensor,
+    prompt: Words,
+    *,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 1.0,
+    **conditions: Any,
+) -> Tensor:
+    """Walk from noise (N, C, h, w) to clean latents (N, C, h, w) without random numbers: `invert_latents` backwards.
+
+    For pipelines that take no latents, as DiTPipeline, and for methods that need more than a pipeline gives.
+    """
+    grid = _grid(denoiser, num_inference_steps, latents.shape)
+    told = _told(denoiser, prompt, guidance_scale)
+    sample = latents.float()
+    new_schedule(denoiser.network)
+    for high, low in grid:  # from noisy to clean
+        output = denoiser.predict_guided(sample, high.timestep, *told, **conditions)
+        sample = _moved(denoiser.kind, sample, output, high, low)
+    new_schedule(denoiser.network)
+    return sample
 
 
-def _alpha(scheduler: DDIMScheduler, timestep: int) -> Tensor:
-    """Cumulative alpha at `timestep`; below zero lies the clean picture."""
-    return scheduler.alphas_cumprod[timestep] if timestep >= 0 else scheduler.final_alpha_cumprod
+@dataclass(frozen=True)
+class _Level:
+    """One noise level of a walk: factors of clean latents and of noise there, and the timestep that is told."""
+
+    signal: Tensor
+    noisiness: Tensor
+    timestep: Tensor | None  # None: clean, where nothing is predicted
 
 
-def _ddim_schedule(pipe: Any, num_inference_steps: int) -> DDIMScheduler:
+def _moved(kind: str, sample: Tensor, output: Tensor, start: _Level, end: _Level) -> Tensor:
+    """Latents at the level `end`, from those at `start` and a prediction."""
+    if kind == "flow":
+        return sample + (end.noisiness - start.noisiness) * output
+    if kind == "epsilon":
+        clean, noise_pred = (sample - start.noisiness * output) / start.signal, output
+    else:
+        clean = start.signal * sample - start.noisiness * output
+        noise_pred = start.signal * output + start.noisiness * sample
+    return end.signal * clean + end.noisiness * noise_pred
+
+
+def _told(denoiser: Denoiser, prompt: Words, guidance_scale: float) -> tuple[Prompt, float, Prompt | None]:
+    encoded = prompt if isinstance(prompt, Prompt) else denoiser.prompt(prompt)
+    return encoded, guidance_scale, denoiser.unconditional() if guidance_scale > 1 else None
+
+
+def _grid(denoiser: Denoiser, num_inference_steps: int, shape: Sequence[int]) -> list[tuple[_Level, _Level]]:
+    """The noisy and the clean end of each step of the sampler, the noisiest first."""
+    if denoiser.kind == "flow":
+        schedule = denoiser.schedule(num_inference_steps, shape)
+        times = [*schedule.timesteps, None]
+        levels = [_Level(1 - sigma, sigma, t) for sigma, t in zip(schedule.sigmas.cpu(), times, strict=True)]
+        return list(itertools.pairwise(levels))
+    schedule = _ddim_schedule(denoiser, num_inference_steps)
+    stride = schedule.config.num_train_timesteps // num_inference_steps
+    return [(_level(schedule, t), _level(schedule, t - stride)) for t in schedule.timesteps.tolist()]
+
+
+def _level(schedule: DDIMScheduler, timestep: int) -> _Level:
+    """The level of a timestep; below zero lies the clean picture."""
+    alpha = schedule.alphas_cumprod[timestep] if timestep >= 0 else schedule.final_alpha_cumprod
+    return _Level(alpha**0.5, (1 - alpha) ** 0.5, torch.tensor(timestep) if timestep >= 0 else None)
+
+
+def _ddim_schedule(denoiser: Denoiser, num_inference_steps: int) -> DDIMScheduler:
     """A DDIM schedule with the pipeline's own numbers; the pipeline's scheduler keeps its state."""
-    config, name = pipe.scheduler.config, type(pipe.scheduler).__name__
-    if not hasattr(pipe.scheduler, "alphas_cumprod"):
-        raise ValueError(
-            f"DDIM inversion needs a scheduler with alphas_cumprod, the pipeline has {name}; "
-            "models that learn a flow cannot be inverted this way",
-        )
-    if config.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
-        raise ValueError(f"DDIM inversion takes epsilon or v_prediction, {name} has {config.prediction_type}")
-    if isinstance(pipe.scheduler, DDIMScheduler) and config.clip_sample:
+    config = denoiser.pipe.scheduler.config
+    if isinstance(denoiser.pipe.scheduler, DDIMScheduler) and config.clip_sample:
         raise ValueError(
             "the scheduler clips its predicted latents (clip_sample=True), which cannot be undone; "
             "use DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)",
@@ -130,46 +152,3 @@ def _ddim_schedule(pipe: Any, num_inference_steps: int) -> DDIMScheduler:
     scheduler = DDIMScheduler.from_config(config, clip_sample=False)
     scheduler.set_timesteps(num_inference_steps)
     return scheduler
-
-
-def _conditioning(
-    pipe: Any, prompt: str, guided: bool, latents: Tensor,
-) -> tuple[Tensor, dict[str, Tensor] | None]:
-    """What the denoiser is told beside the latents, unconditional row first when guided."""
-    prompt_embeds, negative_embeds, *pooled = pipe.encode_prompt(
-        prompt=prompt,
-        device=pipe._execution_device,
-        num_images_per_prompt=1,
-        do_classifier_free_guidance=guided,
-    )
-    rows = [negative_embeds, prompt_embeds] if guided else [prompt_embeds]
-    prompt_embeds = torch.cat(rows)  # (1 or 2, tokens, width)
-    if pipe.unet.config.addition_embed_type != "text_time":
-        return prompt_embeds, None
-    text_embeds = torch.cat([pooled[1], pooled[0]] if guided else [pooled[0]])  # (1 or 2, width)
-    size = [side * pipe.vae_scale_factor for side in latents.shape[-2:]]
-    time_ids = prompt_embeds.new_tensor([[*size, 0, 0, *size]])  # (1, 6)
-    return prompt_embeds, {"text_embeds": text_embeds, "time_ids": time_ids.expand(len(rows), -1)}
-
-
-def _latent_scale(vae: Any, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
-    """(scale, shift) such that the denoiser's latents are (VAE latents - shift) * scale."""
-    config = vae.config
-    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-        mean, std = (like.new_tensor(x).view(1, -1, 1, 1) for x in (config.latents_mean, config.latents_std))
-        return config.scaling_factor / std, mean
-    return config.scaling_factor, config.get("shift_factor") or 0.0
-
-
-@contextmanager
-def _full_precision(vae: Any) -> Iterator[torch.dtype]:
-    """A half-precision VAE that overflows (`force_upcast`) works in float32 for the length of the block."""
-    dtype = vae.dtype
-    upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
-    if upcast:
-        vae.to(dtype=torch.float32)
-    try:
-        yield vae.dtype
-    finally:
-        if upcast:
-            vae.to(dtype=dtype)

@@ -1,13 +1,10 @@
-"""Pictures as latents: encoded once by a pipeline's autoencoder, then drawn from."""
+"""Latents of pictures, encoded once and drawn from at every step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 
@@ -29,17 +26,3 @@ class LatentDistribution:
         noise = torch.randn(len(index), *self.mean.shape[1:], generator=generator).to(self.mean)
         index = index.to(self.mean.device)
         return self.mean[index] + self.std[index] * noise
-
-
-@torch.no_grad()
-def encode_images(pipe: Any, images: Sequence[Image.Image], batch_size: int = 8) -> LatentDistribution:
-    """Encode pictures with the pipeline's autoencoder, on its device; they are scaled to the size it draws."""
-    size = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    means, stds = [], []
-    for start in range(0, len(images), batch_size):
-        batch = [image.convert("RGB") for image in images[start : start + batch_size]]
-        pixels = pipe.image_processor.preprocess(batch, height=size, width=size)  # (n, 3, H, W) in [-1, 1]
-        posterior = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype)).latent_dist
-        means.append(posterior.mean.float() * pipe.vae.config.scaling_factor)
-        stds.append(posterior.std.float() * pipe.vae.config.scaling_factor)
-    return LatentDistribution(torch.cat(means), torch.cat(stds))

@@ -20,7 +20,7 @@ class AttentionRecord:
         self._asked = steps
         self._per_head = per_head
         self._dtype = dtype
-        self._ran: set[int] = set()
+        self._ran: dict[int, float] = {}  # step -> its timestep
         # (site name, image prompt) -> step -> one tensor for each run of the site at this step
         self._kept: dict[tuple[str, int | None], dict[int, list[Tensor]]] = defaultdict(dict)
 
@@ -36,7 +36,11 @@ class AttentionRecord:
                 "Weights are kept by step, and the samples of this batch have different timesteps: "
                 "run the denoiser with one timestep for all of them.",
             )
-        self._ran.add(call.step)
+        if self._ran.setdefault(call.step, call.timestep) != call.timestep:
+            raise ValueError(
+                f"Step {call.step} of a second schedule in this block is at timestep {call.timestep:g}, "
+                f"in the first it was at {self._ran[call.step]:g}: open a record for each of them.",
+            )
         if self._asked is not None and call.step not in self._asked:
             return
         weights = call.weights().detach()

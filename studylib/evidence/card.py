@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from studylib.errors import StudyError
+from studylib.files import read_once
 from studylib.workspace import find_root, paper_folder
 
 MARKS = ("verified", "recalled", "measured")
@@ -28,6 +29,7 @@ class Knob(Strict):
     max: float | None = None
     choices: list[str | int | float] | None = None
     symbol: str = ""
+    folder: bool = False  # a text that names a folder, whose content decides what a run computes
 
     @model_validator(mode="after")
     def _range_has_an_inside(self) -> "Knob":
@@ -93,10 +95,15 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise StudyError(f"{shown} is not valid TOML: {error}", "Mend that line") from error
 
 
+@read_once
+def _read_card(path: Path) -> Card:
+    return validated(Card, read_toml(path), path)
+
+
 def load_card(slug: str) -> Card:
     """Read and check `papers/<slug>/card.toml`; StudyError lists every field that is wrong."""
     path = paper_folder(slug) / "card.toml"
-    card = validated(Card, read_toml(path), path)
+    card = _read_card(path)
     if card.slug != slug:
         raise StudyError(
             f"{shown_path(path)} says slug = {card.slug!r}", f"Write slug = {slug!r}, the folder's name"

@@ -37,6 +37,14 @@ class Verdict:
         return f"{self.claim.id}: {self.verdict}"
 
 
+class Effects(dict[str, dict[int, dict[str, float]]]):
+    """Effects of trainings: claim -> seed -> prompt -> method minus baseline; `why_none` says why there are none."""
+
+    def __init__(self, found: Mapping[str, dict[int, dict[str, float]]] | None = None, *, why_none: str = "") -> None:
+        super().__init__(found or {})
+        self.why_none = why_none
+
+
 class Claims:
     """The claims of one card, decided one by one in its notebook; `beyond` ones are from the start."""
 
@@ -120,6 +128,8 @@ class Claims:
         if id not in effects:
             claim = self._of_kind(id, "directional")
             detail = f"takes {MIN_TRAINING_SEEDS} trainings: study render --full {self.card.slug}"
+            if isinstance(effects, Effects) and effects.why_none:
+                detail = f"{effects.why_none}; it {detail}"
             return self._decide(Verdict(claim, NOT_YET, detail=detail))
         rows = [
             (value, seed, prompt) for seed, values in effects[id].items() for prompt, value in values.items()

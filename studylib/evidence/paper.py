@@ -5,13 +5,16 @@ from typing import Any
 
 from studylib.errors import StudyError
 from studylib.evidence.card import read_toml, shown_path
+from studylib.files import read_once
 from studylib.workspace import find_root, paper_folder
+
+_read_presets = read_once(read_toml)
 
 
 def load_presets(slug: str) -> dict[str, dict[str, Any]]:
     """Read `papers/<slug>/presets.toml`: preset name -> parameter name -> value. No file means no presets."""
     path = paper_folder(slug) / "presets.toml"
-    presets = read_toml(path) if path.is_file() else {}
+    presets = dict(_read_presets(path)) if path.is_file() else {}
     loose = [name for name, values in presets.items() if not isinstance(values, dict)]
     if loose:
         raise StudyError(

@@ -10,10 +10,10 @@ import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -33,6 +33,7 @@ from studylib.showing.tables import Table
 Batch = Mapping[str, Tensor]
 Draw = Callable[[torch.Generator], Batch]
 Loss = Callable[[Batch], Tensor | Mapping[str, Tensor]]
+Gradients = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,13 @@ class TrainingConfig:
 
 @dataclass
 class History:
-    """What a training left behind: a row per step with its losses, learning rate and seconds so far."""
+    """What a training left behind: a row per step with its losses, learning rate and seconds so far.
+
+    snapshots: step -> the weights after it, on the CPU, for the steps that `fit` was asked to keep.
+    """
 
     rows: list[dict[str, float]] = field(default_factory=list)
+    snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     parameters: int = 0
     memory_mib: float = 0.0  # the most that training held beyond what was there before
 
@@ -101,18 +106,25 @@ def fit(
     *,
     folder: Path | None = None,
     save_every: float = 30.0,
+    after_backward: Callable[[int, Gradients], None] | None = None,
     after_step: Callable[[int], None] | None = None,
+    keep: Collection[int] = (),
     label: str = "training",
 ) -> History:
     """Train the named `parameters` in place; everything else stays as it is.
 
     `draw(generator)` makes a batch, tensors with a row per sample, from a CPU generator; `loss(batch)` returns its
-    mean loss, or named losses of which "loss" is minimised. `after_step(n)` runs after each of steps 1 to N. With
-    `folder` the state is kept there every `save_every` seconds and at the end, and a later call goes on from it.
+    mean loss, or named losses of which "loss" is minimised. `after_backward(n, gradients)` sees the gradients by name,
+    before they are clipped, and `after_step(n)` the new weights, in each of steps 1 to N. `keep` names steps whose
+    weights become snapshots of the history, 0 those before the first. With `folder` the state is kept there every
+    `save_every` seconds and at the end, and a later call goes on from it.
     Random state: the global generators are left as they were. Raises ValueError for weights that are not float32,
-    StudyError for weights without gradient, a loss that is not finite and a checkpoint of another training.
+    StudyError for weights that the loss does not reach, for a loss that is not finite and for a checkpoint of another
+    training or of other data.
     """
     weights = _trained(parameters)
+    if strange := [step for step in keep if not 0 <= step <= config.steps]:
+        raise ValueError(f"{label}: step {strange[0]} cannot be kept, the steps are 0 to {config.steps}")
     device = next(iter(weights.values())).device
     accelerator = _accelerator(config, device)
     optimiser = torch.optim.AdamW(
@@ -125,7 +137,9 @@ def fit(
     average = EMAModel(weights.values(), decay=config.ema_decay) if config.ema_decay else None
     history = History(parameters=sum(weight.numel() for weight in weights.values()))
     checkpoint = None if folder is None else Checkpoint(folder, weights, optimiser, average, accelerator, config)
-    first = checkpoint.load(history.rows) if checkpoint else 0
+    first = checkpoint.load(history, draw(_generator(config, 0, 0))) if checkpoint else 0
+    if first == 0 and 0 in keep:
+        history.snapshots[0] = snapshot(weights)
     stepper = accelerator.prepare_optimizer(optimiser, device_placement=False)
     previous, saved = time.monotonic(), time.monotonic()
     quiet = not accelerator.is_main_process
@@ -141,6 +155,8 @@ def fit(
                 )
             if step == first:
                 _check_gradients(weights, label)
+            if after_backward is not None:
+                after_backward(step + 1, {name: weight.grad for name, weight in weights.items()})
             if config.max_grad_norm:
                 accelerator.clip_grad_norm_(weights.values(), config.max_grad_norm)
             stepper.step()
@@ -150,6 +166,8 @@ def fit(
             if after_step is not None:
                 with torch.no_grad():
                     after_step(step + 1)
+            if step + 1 in keep:
+                history.snapshots[step + 1] = snapshot(weights)
             now = time.monotonic()
             row = {"step": step + 1, **losses, "learning_rate": optimiser.param_groups[0]["lr"]}
             history.rows.append(row | {"seconds": history.seconds + now - previous})
@@ -157,25 +175,12 @@ def fit(
             bar.update()
             bar.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
             if checkpoint and (now - saved > save_every or step + 1 == config.steps):
-                checkpoint.save(step + 1, history.rows)
+                checkpoint.save(step + 1, history)
                 saved = time.monotonic()
     if average is not None:
         average.copy_to(weights.values())
     history.memory_mib = peak.mib
     return history
-
-
-def check_not_offloaded(pipe: Any) -> None:
-    """Raise StudyError for a pipeline whose parts wait on the CPU for their turn: what is trained would move away."""
-    waiting = [
-        name for name, part in pipe.components.items()
-        if isinstance(part, torch.nn.Module) and any(hasattr(module, "_hf_hook") for module in part.modules())
-    ]
-    if waiting:
-        raise StudyError(
-            f"this pipeline is offloaded ({', '.join(waiting)} wait on the CPU), and cannot be trained so",
-            "Load a smaller model, or one whole on a GPU with more memory",
-        )
 
 
 def _check_gradients(weights: dict[str, Tensor], label: str) -> None:
@@ -196,7 +201,7 @@ def _accumulate(
     sums: dict[str, float] = {}
     parts = config.gradient_accumulation_steps
     for part in range(parts):
-        generator = torch.Generator().manual_seed(_seed(config.seed, step, part))
+        generator = _generator(config, step, part)
         torch.manual_seed(_seed(config.seed, step, part) + accelerator.process_index)  # for dropout
         with accelerator.accumulate():
             batch = _share(draw(generator), accelerator)
@@ -221,6 +226,27 @@ def _share(batch: Batch, accelerator: Accelerator) -> Batch:
     return {name: share(rows) for name, rows in batch.items()}
 
 
+def snapshot(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of weights on the CPU, by name."""
+    return {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
+
+
+def gradient_sizes(gradients: Gradients, group: Callable[[str], str]) -> dict[str, float]:
+    """Largest absolute gradient of each group of weights; exactly 0.0 where a group has none at all.
+
+    group: the name of a weight -> that of its group.
+    """
+    sizes: dict[str, float] = {}
+    for name, gradient in gradients.items():
+        sizes[group(name)] = max(sizes.get(group(name), 0.0), float(gradient.abs().max()))
+    return sizes
+
+
+def _generator(config: TrainingConfig, step: int, part: int) -> torch.Generator:
+    """The CPU generator from which one batch is drawn."""
+    return torch.Generator().manual_seed(_seed(config.seed, step, part))
+
+
 def _seed(*numbers: int) -> int:
     """One number for a seed, a step and a part; those of neighbouring steps and seeds have nothing in common."""
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest(), "little")
@@ -228,7 +254,7 @@ def _seed(*numbers: int) -> int:
 
 def _trained(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not parameters:
-        raise ValueError("fit: no parameters given; pass {name: parameter}, such as dict(pipe.unet.named_parameters())")
+        raise ValueError("fit: no parameters given; pass {name: parameter}, such as dict(network.named_parameters())")
     strange = {name: weight.dtype for name, weight in parameters.items() if weight.dtype != torch.float32}
     if strange:
         name, dtype = next(iter(strange.items()))

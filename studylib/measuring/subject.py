@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
-from studylib.denoisers.noise import at_fixed_levels
-from studylib.denoisers.prompts import encode_prompts
+from studylib.denoisers.noise import fixed_predictions
 from studylib.measuring import metrics
 from studylib.measuring.encoders import Encoders, text_image_features
 from studylib.measuring.views import Views
@@ -112,15 +112,10 @@ def prediction_drift(
 
     Drift without sampling: noise and timesteps are fixed by `seed`, eight spread over the schedule a picture.
     """
-    levels = 8
-    asked = at_fixed_levels(pipe, class_latents.mean, seed, levels)
-    timesteps = asked["timesteps"]
-    latents = pipe.scheduler.add_noise(asked["latents"], asked["noise"], timesteps)  # (N * levels, C, h, w)
+    denoiser, levels = Denoiser(pipe), 8
 
     def predict() -> Tensor:
-        embeds = encode_prompts(pipe, [class_prompt]).expand(len(latents), -1, -1)  # (N * levels, tokens, width)
-        parts = zip(latents.split(32), timesteps.split(32), embeds.split(32), strict=True)
-        return torch.cat([pipe.unet(x, t, encoder_hidden_states=e).sample for x, t, e in parts])
+        return fixed_predictions(denoiser, class_latents.mean, class_prompt, seed, levels)  # (N * levels, C, h, w)
 
     before = predict()
     with learned:

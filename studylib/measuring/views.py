@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from studylib.denoisers.denoiser import Denoiser
 from studylib.world.subjects import CONTEXTS, Context
 
 
@@ -25,15 +27,23 @@ class Views:
 
 def draw_pictures(
     pipe: Any, prompts: Sequence[str], seeds: Sequence[int], *, batch_size: int = 20, label: str = "pictures",
-    **sampling: Any,
+    each: Mapping[str, Sequence[Any] | Tensor] | None = None, **sampling: Any,
 ) -> list[Image.Image]:
-    """Draw each prompt from the noise of its own seed, whatever the batches; random state: CPU generators."""
-    images: list[Image.Image] = []
+    """Draw each prompt from the noise of its own seed, whatever the batches; random state: CPU generators.
+
+    each: arguments of the pipeline that have one item a picture, such as images of a ControlNet; `sampling` is shared
+    by all. A pipeline of classes, DiT, takes their names as prompts.
+    """
+    denoiser, images, each = Denoiser(pipe), [], each or {}
+    uneven = {name: len(values) for name, values in each.items() if len(values) != len(prompts)}
+    if uneven:
+        raise ValueError(f"{len(prompts)} pictures need as many items of each argument, not {uneven}")
     starts = range(0, len(prompts), batch_size)
     for start in tqdm(starts, desc=label, leave=False, disable=len(starts) < 2):
         part = slice(start, start + batch_size)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
-        images += pipe(list(prompts[part]), generator=generators, **sampling).images
+        own = {name: values[part] for name, values in each.items()}
+        images += denoiser.draw(prompts[part], generator=generators, **own, **sampling)
     return images
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from studylib.models.files import ModelError
+from studylib.models.table import MODELS
 
 HUB_TIMEOUT = 5.0  # seconds to find out whether the hub answers
 NO_NEED = 'model="tiny" needs no download'
@@ -42,6 +43,21 @@ def fetch_folder(name: str, hub_id: str) -> Path:
         return snapshot_download(hub_id, allow_patterns=wanted, local_files_only=local_only)
 
     return Path(from_cache_or_hub(name, hub_id, "see there", False, copy))
+
+
+def known_commit(model: Any) -> dict[str, str]:
+    """Return hub id -> commit of a model of the table: the pinned one, or what the cache has of its branch.
+
+    Empty for other models; before the first download the branch's name stands for its commit.
+    """
+    card = MODELS.get(model) if isinstance(model, str) else None
+    if card is None or card.shipped:
+        return {}
+    from huggingface_hub import constants  # takes a tenth of a second
+
+    ref = Path(constants.HF_HUB_CACHE, f"models--{card.id.replace('/', '--')}", "refs", card.revision)
+    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else card.revision
+    return {f"hub/{card.id}": commit}
 
 
 def reach_hub(name: str, hub_id: str, licence: str, gated: bool) -> None:

@@ -6,7 +6,7 @@ notebooks, as long as these were given the same lesson.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from studylib.evidence.paper import load_results
 from studylib.learning.training import History
 from studylib.measuring.subject import Measured, means
 from studylib.measuring.views import Views
+from studylib.running.paper import OpenPaper
 from studylib.showing import figures
 from studylib.showing.tables import Table
 from studylib.workspace import find_root
@@ -50,15 +51,14 @@ class Closing:
 
 
 def close_lesson(
-    slug: str, values: Mapping[str, Any], views: Views, measured: Measured, *, history: History, file_bytes: int,
-    drift: float,
+    paper: OpenPaper, views: Views, measured: Measured, *, history: History, file_bytes: int, drift: float,
 ) -> Closing:
     """Put this notebook's method beside the other papers' that learned the same subject.
 
-    `values` hold the notebook's parameters, such as its `globals()`; `measured` is of `views`; `drift` the mean of
-    `prediction_drift`. Columns beyond the measures: trainable parameters, size of the saved file, seconds and memory
-    of the training.
+    `measured` is of `views`; `drift` the mean of `prediction_drift`. Columns beyond the measures: trainable
+    parameters, size of the saved file, seconds and memory of the training.
     """
+    slug, values = paper.slug, paper.parameters
     columns = ("DINO", "CLIP-I", "CLIP-T", "judged", "PRES")
     found = means(measured)
     row = {name: found[name] for name in columns if name in found} | {

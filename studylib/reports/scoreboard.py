@@ -1,4 +1,4 @@
-"""The scoreboard: how every claim of every paper fared, for a terminal, for README and as JSON."""
+"""The scoreboard: how every claim of every paper fared, for a terminal, as a page and as JSON."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from studylib.evidence.card import Kind, load_card
 from studylib.evidence.course import CourseEntry, course
 from studylib.evidence.paper import load_results
 from studylib.evidence.verdicts import NOT_YET, VERDICTS, count_verdicts
-from studylib.reports.readme import rewrite_section
+from studylib.files import write_atomically
 from studylib.reports.records import ClaimFound
 from studylib.showing.listing import markdown_cell, plain_table, show_table, terminal_width
-from studylib.workspace import paper_folder
+from studylib.workspace import find_root, paper_folder
 
-CLAIMS_START, CLAIMS_END = "<!-- claims:start -->", "<!-- claims:end -->"
+PAGE = "CLAIMS.md"  # beside the papers
+HEAD = """# How each claim fared
+
+Written by `study render` from what the notebooks measured on the tiny world; `study claims` adds the papers' own
+figures. Open a paper for its claims with a sign.
+"""
 ID_WIDTH = 20  # of a claim's id on a narrow terminal
 WIDE = 130
 
@@ -148,8 +153,8 @@ def as_json(lines: Sequence[Line]) -> str:
 
 
 def markdown(lines: Sequence[Line]) -> str:
-    """Return README's section: a fold for each paper with its directional claims, the exact ones in one line."""
-    parts = [f"{summary(lines)}.\n"]
+    """Return the page of claims: a fold for each paper with its directional claims, the exact ones in one line."""
+    parts = [HEAD, f"{summary(lines)}.\n"]
     for entry in course():
         own = [line for line in lines if line.paper == entry.slug]
         if own:
@@ -157,9 +162,13 @@ def markdown(lines: Sequence[Line]) -> str:
     return "\n".join(parts)
 
 
-def update_readme() -> bool | None:
-    """Rewrite the claims between README.md's markers; tell whether the file changed, None if it has no such place."""
-    return rewrite_section(CLAIMS_START, CLAIMS_END, markdown(scoreboard()), "list of claims", optional=True)
+def update_page() -> bool:
+    """Rewrite `papers/CLAIMS.md`; tell whether the file changed."""
+    path, text = find_root() / "papers" / PAGE, markdown(scoreboard())
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return False
+    write_atomically(path, text)
+    return True
 
 
 def _paper_markdown(entry: CourseEntry, lines: list[Line]) -> str:

@@ -14,13 +14,14 @@ from typing import Any, TextIO
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from studylib.errors import StudyError
+from studylib.evidence.claims import Effects
 from studylib.evidence.intervals import MIN_TRAINING_SEEDS
 from studylib.files import write_atomically
-from studylib.running.fingerprint import EFFECTS, weight_hashes
+from studylib.running.fingerprint import EFFECTS, code_hash, weight_hashes
 from studylib.running.parameters import read_parameters
 from studylib.workspace import notebook_path, paper_folder
 
-Effects = dict[str, dict[int, dict[str, float]]]  # claim -> seed -> prompt -> method minus baseline
+EARLIER = "measured by earlier code"
 SEEDS = list(range(MIN_TRAINING_SEEDS))
 WIDEST = 640  # pixels of a kept figure in a notebook
 PICTURES = "full_"  # begins the names of the figures that `study render --full` keeps, those of its first seed
@@ -32,36 +33,38 @@ class Stored(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
     params: dict[str, Any]
     weights: dict[str, str]
+    code: str = ""  # the hash of the code that made them
     effects: dict[str, dict[str, dict[str, float]]]
 
 
 def stored_effects(slug: str, values: Mapping[str, Any]) -> Effects:
-    """The effects that `study render --full` measured with these parameters and today's weights; none else.
+    """The effects that `study render --full` measured with these parameters, today's weights and code; none else.
 
     `values` hold the notebook's parameters by name, such as its `globals()`; `seed` does not count, since every seed
     is in the effects.
     """
-    stored = _stored(slug, values)
+    stored, why = _stored(slug, values)
     if stored is None:
-        return {}
-    return {
+        return Effects(why_none=why)
+    return Effects({
         claim: {int(seed): values for seed, values in seeds.items()} for claim, seeds in stored.effects.items()
-    }
+    })
 
 
-def _stored(slug: str, values: Mapping[str, Any]) -> Stored | None:
-    """What was measured with these parameters and today's weights; None for a run that measures itself."""
+def _stored(slug: str, values: Mapping[str, Any]) -> tuple[Stored | None, str]:
+    """What was measured with these parameters, today's weights and code; else None, and why where something was."""
     path = paper_folder(slug) / EFFECTS
     if values.get("full") or not path.is_file():
-        return None
+        return None, ""
     try:
         stored = Stored.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         cause = f"papers/{slug}/{EFFECTS} is damaged: {error.errors()[0]['msg']}"
         raise StudyError(cause, f"Run `study render --full {slug}`") from error
     asked = {name: values[name] for name in read_parameters(notebook_path(slug)) if name not in ("full", "seed")}
-    same = asked == stored.params and weight_hashes(slug, values.get("model")) == stored.weights
-    return stored if same else None
+    if asked != stored.params or weight_hashes(slug, values.get("model")) != stored.weights:
+        return None, ""
+    return (stored, "") if stored.code == code_hash(slug) else (None, EARLIER)
 
 
 def stored_picture(slug: str, name: str, values: Mapping[str, Any]) -> Any:
@@ -70,7 +73,7 @@ def stored_picture(slug: str, name: str, values: Mapping[str, Any]) -> Any:
     None where there is none, or the stored effects were measured with other parameters or weights.
     """
     path = paper_folder(slug) / "figures" / f"{PICTURES}{name}.webp"
-    if not path.is_file() or _stored(slug, values) is None:
+    if not path.is_file() or _stored(slug, values)[0] is None:
         return None
     from IPython import display
     from PIL import Image
@@ -106,6 +109,7 @@ def measure_effects(
             f"{slug} has nothing to train over seeds: its notebook has no parameters `full` and `seed`",
             f"Render it without --full: study render {slug}",
         )
+    code = code_hash(slug)
     sweep = sweeps.plan(slug, {"seed": SEEDS}, {"full": True})
     sweeps.run_sweep(sweep, jobs=jobs, timeout=timeout, stream=stream)
     failed = [f"seed {point.given['seed']}: {point.error}" for point in sweep.points if point.state == "failed"]
@@ -122,7 +126,7 @@ def measure_effects(
     first = records[SEEDS[0]]
     params = {name: value for name, value in first["params"].items() if name not in ("full", "seed")}
     effects = {claim: {str(seed): found[seed][claim] for seed in SEEDS} for claim in found[SEEDS[0]]}
-    content = {"params": params, "weights": first["weights"], "effects": effects}
+    content = {"params": params, "weights": first["weights"], "code": code, "effects": effects}
     drawn = runs_folder() / slug / first["run_id"] / "figures"
     for path in sorted(drawn.glob(f"{PICTURES}*.webp")):
         write_atomically(paper_folder(slug) / "figures" / path.name, path.read_bytes())

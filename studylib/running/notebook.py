@@ -1,10 +1,12 @@
 """Reads notebooks as JSON, without a kernel."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from studylib.errors import StudyError
+from studylib.files import read_once
 
 
 def read_notebook(path: Path) -> dict[str, Any]:
@@ -24,3 +26,19 @@ def cell_source(cell: dict[str, Any]) -> str:
     """Return a cell's text, stored as one string or as a list of lines."""
     source = cell.get("source", "")
     return source if isinstance(source, str) else "".join(source)
+
+
+@dataclass(frozen=True)
+class NotebookCode:
+    """The code of a notebook: all its code cells, and those of them that are tagged `parameters`."""
+
+    cells: tuple[str, ...]
+    parameters: tuple[str, ...]
+
+
+@read_once
+def notebook_code(path: Path) -> NotebookCode:
+    """Read the code of a notebook; as long as the file stays as it is, it is parsed once."""
+    code = [cell for cell in read_notebook(path)["cells"] if cell.get("cell_type") == "code"]
+    tagged = [cell for cell in code if "parameters" in cell.get("metadata", {}).get("tags", [])]
+    return NotebookCode(tuple(map(cell_source, code)), tuple(map(cell_source, tagged)))

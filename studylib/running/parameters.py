@@ -11,14 +11,16 @@ from typing import Annotated, Any, Literal, Optional
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from studylib.errors import StudyError, nearest
-from studylib.evidence.card import Knob, load_card
+from studylib.evidence.card import Card, Knob, load_card
 from studylib.evidence.paper import load_presets
-from studylib.running.notebook import cell_source, read_notebook
+from studylib.files import read_once
+from studylib.running.notebook import notebook_code
 from studylib.workspace import notebook_path
 
 TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
 NONE = ("none", "null")
+_models: dict[str, tuple[dict[str, "Parameter"], Card, type[BaseModel]]] = {}  # slug -> made from, made
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,15 @@ def read_parameters(path: Path) -> dict[str, Parameter]:
 
     Raises StudyError naming the line that is anything else, because papermill would skip it without a word.
     """
-    cells = [
-        cell
-        for cell in read_notebook(path)["cells"]
-        if cell.get("cell_type") == "code" and "parameters" in cell.get("metadata", {}).get("tags", [])
-    ]
+    return dict(_read_parameters(path))
+
+
+@read_once
+def _read_parameters(path: Path) -> dict[str, Parameter]:
+    cells = notebook_code(path).parameters
     if len(cells) != 1:
         raise StudyError(f"{path} has {len(cells)} cells tagged `parameters`", "Tag exactly one code cell so")
-    source = cell_source(cells[0])
+    source = cells[0]
     try:
         statements = ast.parse(source).body
     except SyntaxError as error:
@@ -78,7 +81,14 @@ def parameter_model(slug: str) -> type[BaseModel]:
 
     Raises StudyError when the card describes a knob the notebook does not have, or a default is out of range.
     """
-    parameters, knobs = read_parameters(notebook_path(slug)), load_card(slug).knobs
+    parameters, card = _read_parameters(notebook_path(slug)), load_card(slug)
+    known = _models.get(slug)
+    if known is None or known[0] is not parameters or known[1] is not card:  # one of the two files has changed
+        known = _models[slug] = parameters, card, _build_model(slug, parameters, card.knobs)
+    return known[2]
+
+
+def _build_model(slug: str, parameters: dict[str, Parameter], knobs: dict[str, Knob]) -> type[BaseModel]:
     strangers = [name for name in knobs if name not in parameters]
     if strangers:
         raise StudyError(
@@ -101,29 +111,55 @@ def parameter_model(slug: str) -> type[BaseModel]:
     return create_model(f"{slug}_parameters", __config__=config, **fields)
 
 
-def check_parameters(slug: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return all parameters, `given` ones over the defaults, with name, type and range checked.
+class Checks:
+    """What given parameters of a paper are checked against, read once: for a sweep, before its first point."""
 
-    Strict: a bool is no int, a float no int; an int is accepted for a float. StudyError names every fault
-    at once.
-    """
-    parameters = read_parameters(notebook_path(slug))
-    given = {
-        name: float(value)
-        if _is_int(value) and name in parameters and parameters[name].type is float
-        else value
-        for name, value in given.items()
-    }
-    try:
-        return parameter_model(slug)(**given).model_dump()
-    except ValidationError as error:
-        knobs, faults, remedies = load_card(slug).knobs, [], []
-        for fault in error.errors():
-            name = str(fault["loc"][0])
-            cause, remedy = _explain(name, fault["input"], parameters, knobs.get(name, Knob()), slug)
-            faults.append(cause)
-            remedies.append(remedy)
-        raise StudyError("; ".join(dict.fromkeys(faults)), "; ".join(dict.fromkeys(remedies))) from error
+    def __init__(self, slug: str) -> None:
+        self.slug = slug
+        self.parameters = read_parameters(notebook_path(slug))
+        self.knobs = load_card(slug).knobs
+        self.model = parameter_model(slug)
+
+    def all_values(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return all parameters, `given` ones over the defaults, with name, type and range checked.
+
+        Strict: a bool is no int, a float no int; an int is accepted for a float. StudyError names every fault
+        at once.
+        """
+        known = self.parameters
+        given = {
+            name: float(value) if _is_int(value) and name in known and known[name].type is float else value
+            for name, value in given.items()
+        }
+        try:
+            return self.model(**given).model_dump()
+        except ValidationError as error:
+            faults, remedies = [], []
+            for fault in error.errors():
+                name = str(fault["loc"][0])
+                cause, remedy = _explain(name, fault["input"], known, self.knobs.get(name, Knob()), self.slug)
+                faults.append(cause)
+                remedies.append(remedy)
+            raise StudyError("; ".join(dict.fromkeys(faults)), "; ".join(dict.fromkeys(remedies))) from error
+
+    def absolute_folders(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the values with folders as absolute paths, seen from where the user stands: a kernel runs elsewhere.
+
+        Raises StudyError for a path that is no folder.
+        """
+        found = dict(values)
+        for name, knob in self.knobs.items():
+            if knob.folder and isinstance(found.get(name), str) and found[name]:
+                folder = Path(found[name]).expanduser().resolve()
+                if not folder.is_dir():
+                    raise StudyError(f"{name}: {folder} is no folder", "Relative paths begin where you stand")
+                found[name] = str(folder)
+        return found
+
+
+def check_parameters(slug: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return all parameters of a paper, `given` ones over the defaults; StudyError names every fault at once."""
+    return Checks(slug).all_values(given)
 
 
 def parse_assignments(slug: str, assignments: Sequence[str]) -> dict[str, Any]:

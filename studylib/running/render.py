@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from studylib.errors import StudyError
 from studylib.files import write_atomically
 from studylib.running import runs
+from studylib.running.fingerprint import weight_hashes
 from studylib.running.notebook import cell_source, read_notebook
 from studylib.workspace import find_root, import_paths, notebook_path, paper_folder
 
@@ -32,6 +33,7 @@ def render(slug: str, *, timeout: int = 600, stream: TextIO | None = None) -> di
     """
     folder = paper_folder(slug)
     parameters = runs.checked(slug, {})
+    commit = runs.git_commit()  # before the notebook is rewritten
     with tempfile.TemporaryDirectory(prefix="study-render-") as temporary:
         try:
             seconds, outcome = runs.execute(
@@ -52,6 +54,10 @@ def render(slug: str, *, timeout: int = 600, stream: TextIO | None = None) -> di
         "metrics": outcome["metrics"],
         "seconds": round(seconds),
         "peak_memory_mib": round(outcome["peak_memory_mib"], -1),
+        "device": outcome["device"],
+        "versions": outcome["versions"],
+        "weights": weight_hashes(slug, parameters.get("model")),
+        "git_commit": commit,
     }
     for name, content in figures.items():
         write_atomically(folder / "figures" / name, content)

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from studylib.errors import StudyError
-from studylib.evidence.outcome import OUTCOME, record
+from studylib.evidence.outcome import OUTCOME
 from studylib.files import disk_errors, write_atomically
 from studylib.models.files import check_model
 from studylib.running.fingerprint import run_id, weight_hashes
 from studylib.running.folder import RECORD, check_inside, keep_failed, only_one, remove_stale_parts, replace_folder
-from studylib.running.parameters import check_parameters, preset_values, read_parameters
+from studylib.running.parameters import Checks, preset_values, read_parameters
 from studylib.workspace import find_root, notebook_path, paper_folder, runs_folder
-
-__all__ = ["Run", "check_parameters", "record", "run"]
 
 
 @dataclass(frozen=True)
@@ -126,10 +124,16 @@ def run_now(
 def checked(slug: str, given: dict[str, Any], preset: str | None = None) -> dict[str, Any]:
     """Return all parameters of a run after every check that needs no kernel, model and device included."""
     paper_folder(slug)
-    parameters = check_parameters(slug, preset_values(slug, preset) | given)
+    checks = Checks(slug)
+    given = checks.absolute_folders(preset_values(slug, preset) | given)
+    return check_place(slug, checks.all_values(given))
+
+
+def check_place(slug: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return checked parameters with the model's folder as an absolute path, if model and device are to be had here."""
     if "model" in parameters:
         default = read_parameters(notebook_path(slug))["model"].default
-        parameters["model"] = check_model(parameters["model"], default)
+        parameters = parameters | {"model": check_model(parameters["model"], default)}
     device = parameters.get("device")
     if isinstance(device, str) and device.startswith("cuda"):
         import torch

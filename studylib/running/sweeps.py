@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from studylib.errors import StudyError
 from studylib.files import write_atomically
-from studylib.running.fingerprint import run_id, weight_hashes
+from studylib.running.fingerprint import Identity, weight_hashes
 from studylib.running.folder import RECORD
-from studylib.running.parameters import parse_assignments
+from studylib.running.parameters import Checks, parse_assignments, preset_values
 from studylib.running.pool import Calls, Ended, Pool
-from studylib.running.runs import checked, run
-from studylib.workspace import runs_folder
+from studylib.running.runs import check_place, run
+from studylib.workspace import paper_folder, runs_folder
 
 MAX_POINTS = 10_000
 RANGE = re.compile(r"([+-]?\d+)\.\.([+-]?\d+)(?:\.\.([+-]?\d+))?")
@@ -134,19 +134,28 @@ def plan(slug: str, grid: dict[str, list[Any]], fixed: dict[str, Any], preset: s
         size *= len(values)
     if size > MAX_POINTS:
         raise StudyError(f"the grid has {size} points, more than {MAX_POINTS}", "Leave some values out")
-    points = list(expand(grid))
-    parameters = []
-    for number, given in enumerate(points, start=1):
+    paper_folder(slug)
+    checks = Checks(slug)
+    common = checks.absolute_folders(preset_values(slug, preset) | fixed)
+    sweep = Sweep(slug, grid, {name: common[name] for name in fixed}, preset)
+    places: dict[tuple[Any, Any], dict[str, Any]] = {}  # model, device -> the model as it was checked
+    checked: list[tuple[dict[str, Any], dict[str, Any]]] = []  # given, all
+    for number, given in enumerate(expand(grid), start=1):
         try:
-            parameters.append(checked(slug, fixed | given, preset))
+            given = checks.absolute_folders(given)
+            values = checks.all_values(common | given)
+            where = values.get("model"), values.get("device")
+            if where not in places:
+                found = check_place(slug, values)
+                places[where] = {"model": found["model"]} if "model" in found else {}
         except StudyError as error:
             raise StudyError(f"point {number} of {size} ({given}): {error.cause}", error.remedy) from error
-    models = {str(values.get("model")): values.get("model") for values in parameters}
-    hashes = {name: weight_hashes(slug, model) for name, model in models.items()}
-    sweep = Sweep(slug, grid, fixed, preset)
-    for number, (given, values) in enumerate(zip(points, parameters, strict=True), start=1):
-        point = Point(number, given, run_id(slug, values, hashes[str(values.get("model"))]))
-        if (runs_folder() / slug / point.run_id / RECORD).is_file():
+        checked.append((given, values | places[where]))
+    identity, home = Identity(slug), runs_folder() / slug
+    weights = {model: weight_hashes(slug, model) for model in {values.get("model") for _, values in checked}}
+    for number, (given, values) in enumerate(checked, start=1):
+        point = Point(number, given, identity.run_id(values, weights[values.get("model")]))
+        if (home / point.run_id / RECORD).is_file():
             point.state = "done"
         sweep.points.append(point)
     return sweep

@@ -32,6 +32,7 @@ IMPORTS = "import torch\nfrom diffusers import StableDiffusionPipeline"
 RECORD = 'from studylib.evidence.outcome import record\nrecord("mini", metrics={"steps": steps})'
 BARS = {"papermill command": 1 / 8, "papermill API": 1 / 5}  # a prewarmed run may take this share of theirs
 POINT_BAR = 0.050  # seconds a point of a sweep
+PLAN_BAR = 0.002  # seconds to plan a point
 
 
 def papermill_command(notebook: Path, number: int) -> None:
@@ -126,6 +127,17 @@ def measure_growth() -> None:
         print(f"{points:3} points: {1000 * cost:.1f} ms a point (bar {1000 * POINT_BAR:.0f}: {state})")
 
 
+def measure_planning() -> None:
+    """What a point of a sweep costs before the first one starts: the notebook and the card are parsed once for all."""
+    sweeps.plan("mini", {"steps": [0]}, {})  # hashes of weights are kept from here on
+    for points in (10, 100, 1000):
+        start = time.perf_counter()
+        sweeps.plan("mini", {"steps": list(range(points))}, {})
+        cost = (time.perf_counter() - start) / points
+        state = "met" if cost <= PLAN_BAR else "missed"
+        print(f"{points:4} points planned: {1000 * cost:.2f} ms a point (bar {1000 * PLAN_BAR:.0f}: {state})")
+
+
 def _nothing() -> bool:
     return True
 
@@ -142,6 +154,7 @@ def main() -> None:
         os.environ |= import_paths()
         notebook = root / "notebooks" / "mini.ipynb"
         write_notebook(notebook, [code(PARAMETERS, "parameters"), code(IMPORTS), code(RECORD)])
+        measure_planning()
         compare_runs(notebook, rounds)
         compare_sweeps(notebook)
         compare_memory()

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from studylib.denoisers.attention import attention_hook, record_attention
 from studylib.denoisers.call import AttentionCall
+from studylib.denoisers.places import appended_tokens
 from studylib.denoisers.sites import TEXT_FIRST, Site, Where, sites
 
 KINDS = {"unet": {"self", "cross"}, "pixart": {"self", "cross"}, "sd3": {"joint", "self"}, "flux": {"joint"},
@@ -193,11 +194,11 @@ def test_joint_slices_tell_text_from_picture(name: str, image_first: bool) -> No
     other_text = torch.randn(2, TEXT_TOKENS, 6)
     call = calls_of(denoiser, name, "joint")[0]
     other = calls_of(denoiser, name, "joint", encoder_hidden_states=other_text)[0]
-    assert torch.equal(call.key[:, :, call.image], other.key[:, :, other.image])
-    assert not torch.isclose(call.key[:, :, call.text], other.key[:, :, other.text]).any()
-    assert call.key[:, :, call.image].shape[2] == call.hidden_states.shape[1] == IMAGE_TOKENS
-    assert call.key[:, :, call.text].shape[2] == TEXT_TOKENS
-    assert (call.image.start == 0) == image_first
+    assert torch.equal(call.key[:, :, call.places["image"]], other.key[:, :, other.places["image"]])
+    assert not torch.isclose(call.key[:, :, call.places["text"]], other.key[:, :, other.places["text"]]).any()
+    assert call.key[:, :, call.places["image"]].shape[2] == call.hidden_states.shape[1] == IMAGE_TOKENS
+    assert call.key[:, :, call.places["text"]].shape[2] == TEXT_TOKENS
+    assert (call.places["image"].start == 0) == image_first
 
 
 def test_slices_in_a_single_flux_block() -> None:
@@ -207,17 +208,27 @@ def test_slices_in_a_single_flux_block() -> None:
     name = "single_transformer_blocks.0.attn"
     call = calls_of(flux, "flux", name)[0]
     other = calls_of(flux, "flux", name, encoder_hidden_states=torch.randn(2, TEXT_TOKENS, 6))[0]
-    assert torch.equal(call.key[:, :, call.image], other.key[:, :, call.image])
-    assert not torch.isclose(call.key[:, :, call.text], other.key[:, :, call.text]).any()
-    assert call.text == slice(0, TEXT_TOKENS) and call.image == slice(TEXT_TOKENS, TEXT_TOKENS + IMAGE_TOKENS)
+    assert torch.equal(call.key[:, :, call.places["image"]], other.key[:, :, call.places["image"]])
+    assert not torch.isclose(call.key[:, :, call.places["text"]], other.key[:, :, call.places["text"]]).any()
+    assert call.places == {"text": slice(0, TEXT_TOKENS), "image": slice(TEXT_TOKENS, TEXT_TOKENS + IMAGE_TOKENS)}
 
 
 def test_slices_of_self_and_cross_attention() -> None:
     """One hook serves all kinds of site only if the slices are true where text or picture is missing."""
     for call in calls_of(build("unet"), "unet"):
         tokens = call.key.shape[2]
-        expected = (slice(0, 0), slice(0, tokens)) if call.site.kind == "self" else (slice(0, 5), slice(5, 5))
-        assert (call.text, call.image) == expected
+        assert call.places == {"image" if call.site.kind == "self" else "text": slice(0, tokens)}
+
+
+def test_a_method_names_the_tokens_it_appends() -> None:
+    """Condition tokens behind the picture's are no picture: hooks must be able to tell them apart."""
+    sizes = {"sd3": ({"image": slice(0, 10), "condition": slice(10, 16), "text": slice(16, 21)}),
+             "flux": {"text": slice(0, 5), "image": slice(5, 15), "condition": slice(15, 21)}}
+    for name, places in sizes.items():
+        with appended_tokens(condition=6):
+            calls = calls_of(build(name), name, "joint")
+        assert all(call.places == places for call in calls)
+        assert "condition" not in calls_of(build(name), name, "joint")[0].places
 
 
 def test_a_joint_model_of_unknown_order_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,13 +250,13 @@ def test_the_step_is_read_from_the_timestep(as_tensor: Any, positional: bool) ->
     unet, moments = build("unet"), []
     given = inputs("unet")
     with attention_hook(unet, lambda call: moments.append((call.step, call.timestep)), where=FIRST_SELF):
-        for timestep in (801, 801, 401, 1, 401):
+        for timestep in (801, 801, 401, 1, 801):
             timestep = as_tensor(timestep)
             if positional:
                 unet(given["sample"], timestep, given["encoder_hidden_states"])
             else:
                 unet(**given | {"timestep": timestep})
-    assert moments == [(0, 801.0), (0, 801.0), (1, 401.0), (2, 1.0), (1, 401.0)]
+    assert moments == [(0, 801.0), (0, 801.0), (1, 401.0), (2, 1.0), (0, 801.0)]
 
 
 def test_steps_follow_a_scheduler() -> None:
@@ -482,13 +493,15 @@ def test_the_inner_hook_comes_first() -> None:
         order.append("inner")
         call.key = torch.cat([call.key, call.key], dim=2)
         call.value = torch.cat([call.value, call.value], dim=2)
+        call.places["again"] = slice(TEXT_TOKENS, 2 * TEXT_TOKENS)
 
     def outer(call: AttentionCall) -> None:
-        order.append(("outer", call.key.shape[2], call.text))
+        order.append(("outer", call.key.shape[2], call.places))
 
     with attention_hook(unet, outer, where=FIRST_CROSS), attention_hook(unet, inner, where=FIRST_CROSS):
         predict(unet, "unet")
-    assert order == ["inner", ("outer", 2 * TEXT_TOKENS, slice(0, TEXT_TOKENS))]
+    places = {"text": slice(0, TEXT_TOKENS), "again": slice(TEXT_TOKENS, 2 * TEXT_TOKENS)}
+    assert order == ["inner", ("outer", 2 * TEXT_TOKENS, places)]
 
 
 def test_nested_blocks_close_one_by_one() -> None:
@@ -541,7 +554,8 @@ def test_ip_adapter_calls_tell_which_prompt_they_are_for() -> None:
     calls = calls_of(unet, "unet", FIRST_CROSS, **prompts)
     assert [call.image_prompt for call in calls] == [None, 0, 1]
     assert [call.key.shape[2] for call in calls] == [TEXT_TOKENS, 4, 4]
-    assert [call.text.stop for call in calls] == [TEXT_TOKENS, 0, 0]
+    prompts_alone = {"image_prompt": slice(0, 4)}
+    assert [call.places for call in calls] == [{"text": slice(0, TEXT_TOKENS)}, prompts_alone, prompts_alone]
     assert [call.image_prompt for call in calls_of(unet, "unet", FIRST_SELF, **prompts)] == [None]
 
     def mute_image_prompts(call: AttentionCall) -> Tensor | None:
@@ -579,15 +593,15 @@ def test_ip_adapter_in_joint_attention() -> None:
     sd3.get_submodule(name).set_processor(processor)
     extra = {"joint_attention_kwargs": {"ip_hidden_states": prompt, "temb": torch.randn(2, 8)}}
     own, image = calls_of(sd3, "sd3", name, **extra)
-    assert (own.image_prompt, own.text, own.image) == (None, slice(16, 21), slice(0, 16))
-    assert (image.image_prompt, image.text, image.image) == (0, slice(0, 0), slice(0, 16))
+    assert (own.image_prompt, own.places) == (None, {"image": slice(0, 16), "text": slice(16, 21)})
+    assert (image.image_prompt, image.places) == (0, {"image": slice(0, 16), "image_prompt": slice(16, 19)})
     assert image.key.shape[2] == IMAGE_TOKENS + 3
 
     flux, name = build("flux"), "transformer_blocks.0.attn"
     flux.get_submodule(name).set_processor(FluxIPAdapterAttnProcessor(32, 8, num_tokens=(3,), scale=[1.0]))
     own, image = calls_of(flux, "flux", name, joint_attention_kwargs={"ip_hidden_states": [prompt]})
-    assert (own.image_prompt, own.text) == (None, slice(0, TEXT_TOKENS))
-    assert (image.image_prompt, image.text, image.image) == (0, slice(0, 0), slice(0, 0))
+    assert (own.image_prompt, own.places["text"]) == (None, slice(0, TEXT_TOKENS))
+    assert (image.image_prompt, image.places) == (0, {"image_prompt": slice(0, 3)})
     assert image.key.shape == (2, 2, 3, 16)
 
 
@@ -633,7 +647,7 @@ def example(heads: int = 2, key_heads: int = 2, **options: Any) -> AttentionCall
     key, value = torch.randn(2, 2, key_heads, 6, 4, generator=rng)
     return AttentionCall(
         site=Site("attn", "self", 0), step=0, timestep=1.0, query=query, key=key, value=value,
-        hidden_states=query, text=slice(0, 0), image=slice(0, 6), **{"mask": None, **options},
+        hidden_states=query, places={"image": slice(0, 6)}, **{"mask": None, **options},
     )
 
 
@@ -723,7 +737,7 @@ def test_record_keeps_weights_by_site_and_step() -> None:
     with record_attention(unet, where="cross", steps=[0, 2], per_head=True, dtype=torch.float32) as record:
         for timestep in (800, 500, 200):
             predict(unet, "unet", timestep=timestep)
-        assert torch.equal(predict(unet, "unet", timestep=500), plain)
+    assert torch.equal(predict(unet, "unet", timestep=500), plain)
     assert record.steps == [0, 2]
     assert record.maps(FIRST_CROSS).shape == (2, 2, 2, 16, TEXT_TOKENS)
     call = calls_of(unet, "unet", FIRST_CROSS, timestep=200)[0]
@@ -793,6 +807,16 @@ def test_record_tells_text_from_image_prompts() -> None:
         predict(unet, "unet", **prompts)
     assert record.maps(FIRST_CROSS).shape[-1] == TEXT_TOKENS
     assert record.mean(tokens=16, image_prompt=0).shape[-1] == 4
+
+
+def test_record_does_not_mix_two_schedules() -> None:
+    """Step 0 of an inversion and step 0 of the sampling after it are at opposite ends of the noise."""
+    unet = build("unet")
+    with record_attention(unet, where="cross"):
+        predict(unet, "unet", timestep=1)
+        predict(unet, "unet", timestep=401)
+        with pytest.raises(ValueError, match="Step 0 of a second schedule.*timestep 201, in the first it was at 1"):
+            predict(unet, "unet", timestep=201)
 
 
 def test_record_needs_one_timestep() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import DDIMInverseScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDIMInverseScheduler, EulerDiscreteScheduler
 from PIL import Image
 
-from studylib.denoisers.inversion import ddim_inversion, decode_latents, encode_image, invert_latents
+from studylib.denoisers.attention import attention_hook
+from studylib.denoisers.denoiser import Denoiser
+from studylib.denoisers.flow import pack, unpack
+from studylib.denoisers.inversion import ddim_inversion, invert_latents, sample_latents
 from tests import tiny_pipelines as tiny
+from tests.denoisers.tiny_transformers import TRANSFORMERS
 
 PIPELINES = {"sd": tiny.sd, "sdxl": tiny.sdxl}
 
@@ -48,8 +52,8 @@ def test_equals_the_librarys_inverse_scheduler(name, prediction_type):
     """Our own arithmetic and conditioning must be DDIM's, also for SDXL's time ids and for v-prediction."""
     pipe = PIPELINES[name]()
     pipe.scheduler = tiny.scheduler(prediction_type=prediction_type)
-    latents = encode_image(pipe, picture())
-    ours = invert_latents(pipe, latents, "a ramp", num_inference_steps=5, guidance_scale=2.0)
+    latents = Denoiser(pipe).encode([picture()], own_size=True).mean
+    ours = invert_latents(Denoiser(pipe), latents, "a ramp", num_inference_steps=5, guidance_scale=2.0)
     theirs = inverse_scheduler_walk(pipe, latents, "a ramp", 5, 2.0)
     assert ours.shape == (6, 4, 8, 8)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -65,7 +69,7 @@ def test_sampling_at_guidance_1_walks_the_trajectory_back(name):
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     errors = {}
     for steps in (10, 40):
-        trajectory = invert_latents(pipe, latents, "a ramp", num_inference_steps=steps)
+        trajectory = invert_latents(Denoiser(pipe), latents, "a ramp", num_inference_steps=steps)
         assert torch.equal(trajectory[-1:], latents)
         back = pipe(
             "a ramp", latents=trajectory[:1], num_inference_steps=steps, guidance_scale=1.0,
@@ -77,56 +81,22 @@ def test_sampling_at_guidance_1_walks_the_trajectory_back(name):
     assert errors[40] < 0.5 * errors[10]  # the error is that of finite steps, nothing else
 
 
-def test_encode_and_decode_undo_each_others_scaling():
-    """A VAE with a shift and one with per-channel statistics must both be read as they were written."""
-    mean, std = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([1.0, 2.0, 3.0, 4.0])
-    columns = (mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1))
-    cases = [
-        ({}, 0.0, 1.0),
-        ({"shift_factor": 0.3}, 0.3, 1.0),
-        ({"latents_mean": mean.tolist(), "latents_std": std.tolist()}, *columns),
-    ]
-    for changes, shift, divisor in cases:
-        pipe = tiny.sd()
-        pipe.vae = tiny.vae(**changes)
-        latents = encode_image(pipe, picture())
-        with torch.no_grad():
-            raw = pipe.vae.encode(pipe.image_processor.preprocess(picture())).latent_dist.mean
-            direct = pipe.image_processor.postprocess(pipe.vae.decode(raw).sample, output_type="pil")
-        torch.testing.assert_close(latents, (raw - shift) * pipe.vae.config.scaling_factor / divisor)
-        assert decode_latents(pipe, latents)[0].tobytes() == direct[0].tobytes()
-
-
-def test_a_vae_that_overflows_in_half_precision_is_upcast_and_restored():
-    """SDXL's VAE gives NaN in float16: it must work in float32 and come back as it was."""
-    pipe = tiny.sd()
-    expected = encode_image(pipe, picture())
-    pipe.vae.to(torch.float16)
-    latents = encode_image(pipe, picture())
-    assert pipe.vae.config.force_upcast and pipe.vae.dtype == torch.float16
-    torch.testing.assert_close(latents, expected, rtol=0.02, atol=0.02)
-    with pytest.raises(RuntimeError):
-        decode_latents(pipe, torch.zeros(1, 3, 8, 8))
-    assert pipe.vae.dtype == torch.float16
-
-
 def test_the_pipelines_own_scheduler_is_left_alone():
     """A notebook may invert between two samplings: another sampler's numbers are read, its state stays."""
     pipe = tiny.sd()
     pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
     pipe.scheduler.set_timesteps(7)
-    trajectory = ddim_inversion(pipe, picture(), "a ramp", num_inference_steps=3)
+    trajectory = ddim_inversion(Denoiser(pipe), picture(), "a ramp", num_inference_steps=3)
     assert len(pipe.scheduler.timesteps) == 7
     pipe.scheduler = tiny.scheduler()
-    torch.testing.assert_close(trajectory, ddim_inversion(pipe, picture(), "a ramp", num_inference_steps=3))
+    torch.testing.assert_close(trajectory, ddim_inversion(Denoiser(pipe), picture(), "a ramp", num_inference_steps=3))
 
 
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        (FlowMatchEulerDiscreteScheduler(), "FlowMatchEulerDiscreteScheduler"),
         (tiny.scheduler(clip_sample=True), "clip_sample=False"),
-        (tiny.scheduler(prediction_type="sample"), "epsilon or v_prediction"),
+        (tiny.scheduler(prediction_type="sample"), "epsilon, v_prediction or a flow"),
     ],
 )
 def test_schedules_that_cannot_be_inverted_are_refused(scheduler, message):
@@ -134,4 +104,64 @@ def test_schedules_that_cannot_be_inverted_are_refused(scheduler, message):
     pipe = tiny.sd()
     pipe.scheduler = scheduler
     with pytest.raises(ValueError, match=message):
-        ddim_inversion(pipe, picture(), "a ramp", num_inference_steps=3)
+        ddim_inversion(Denoiser(pipe), picture(), "a ramp", num_inference_steps=3)
+
+
+def calm(network) -> None:
+    """Make a denoiser whose prediction changes slowly, as a trained one's does between close steps."""
+    last = getattr(network, "conv_out", None) or getattr(network, "proj_out_2", None) or network.proj_out
+    with torch.no_grad():
+        for weight in last.parameters():
+            weight.mul_(0.05)
+
+
+@pytest.mark.parametrize("name", [*PIPELINES, *TRANSFORMERS])
+def test_noise_found_by_inversion_leads_back(name):
+    """The same functions for noise schedules and flows, learned sigma, classes and packed latents."""
+    pipe = {**PIPELINES, **TRANSFORMERS}[name]()
+    denoiser = Denoiser(pipe)
+    calm(denoiser.network)
+    options = {} if name in ("sd", "sdxl", "dit") else {"max_sequence_length": 16}
+    prompt = denoiser.prompt(["cat"], **options)
+    latents = torch.randn(1, *denoiser.shape, generator=torch.Generator().manual_seed(0))
+    errors = {}
+    for steps in (5, 20):
+        trajectory = invert_latents(denoiser, latents, prompt, num_inference_steps=steps)
+        back = sample_latents(denoiser, trajectory[:1], prompt, num_inference_steps=steps)
+        assert trajectory.shape == (steps + 1, *denoiser.shape) and torch.equal(trajectory[-1:], latents)
+        assert (trajectory[:1] - latents).norm() / latents.norm() > 0.01  # else the walk went nowhere
+        errors[steps] = float((back - latents).norm() / latents.norm())
+    assert errors[20] < 0.03 and errors[20] < errors[5]
+
+
+@pytest.mark.parametrize("name", ["sd", "sd3", "flux"])
+def test_our_sampler_is_the_pipelines(name):
+    """DDIM and Euler without random numbers, guidance included; FLUX's own latents are packed."""
+    pipe = {**PIPELINES, **TRANSFORMERS}[name]()
+    denoiser = Denoiser(pipe)
+    noise = torch.randn(1, *denoiser.shape, generator=torch.Generator().manual_seed(0))
+    sampling = {"num_inference_steps": 4, "output_type": "latent"}
+    if name == "flux":
+        told = {"max_sequence_length": 16}
+        drawn = pipe(["cat"], latents=pack(noise), height=16, width=16, guidance_scale=3.5, **sampling, **told).images
+        drawn = unpack(drawn, 8, 8)
+        mine = sample_latents(denoiser, noise, denoiser.prompt(["cat"], **told), num_inference_steps=4, guidance=3.5)
+    else:
+        drawn = pipe(["cat"], latents=noise.clone(), guidance_scale=3.0, **sampling).images
+        mine = sample_latents(denoiser, noise, "cat", num_inference_steps=4, guidance_scale=3.0)
+    torch.testing.assert_close(mine, drawn, rtol=1e-5, atol=1e-5)
+
+
+def test_steps_of_inversion_and_of_the_sampling_after_it():
+    """In one block: both schedules count from zero, though they meet at one timestep; so they do in the other order."""
+    pipe = tiny.sd()
+    denoiser, seen = Denoiser(pipe), []
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    site = "mid_block.attentions.0.transformer_blocks.0.attn1"
+    with attention_hook(pipe.unet, lambda call: seen.append((call.step, call.timestep)), where=site):
+        noisy = invert_latents(denoiser, latents, "a ramp", num_inference_steps=4)[:1]
+        pipe("a ramp", latents=noisy, num_inference_steps=4, output_type="latent")
+        invert_latents(denoiser, latents, "a ramp", num_inference_steps=4)
+    up = [(0, 1.0), (1, 251.0), (2, 501.0), (3, 751.0)]
+    down = [(step, up[3 - step][1]) for step in range(4)]
+    assert seen == [*up, *down, *up]

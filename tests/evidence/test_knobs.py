@@ -1,10 +1,11 @@
 """Tests of studylib.evidence.knobs: a value out of range must be told before a training, by name."""
 
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
 
-from studylib.evidence.knobs import check_choices, check_ranges
+from studylib.evidence.knobs import Config, check_choices, check_ranges, knob
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), True])
@@ -22,3 +23,26 @@ def test_an_unknown_choice_names_the_known_ones():
     check_choices(SimpleNamespace(init="normal"), {"init": ("normal", "zero")})
     with pytest.raises(ValueError, match="init is one of normal, zero, not 'xavier'"):
         check_choices(SimpleNamespace(init="xavier"), {"init": ("normal", "zero")})
+
+
+@dataclass(frozen=True)
+class SmallConfig(Config):
+    rate: float = knob(0.5, 0.0, 1.0)
+    start: str = knob("zero", choices=("zero", "one"))
+    name: str = "a"
+    only_here: int = 3
+
+
+def test_a_config_takes_its_fields_from_the_parameters():
+    """Sixteen arguments by position are sixteen chances to swap two of them."""
+    parameters = {"name": "b", "rate": 0.25, "start": "one", "model": "tiny"}
+    assert SmallConfig.from_parameters(parameters) == SmallConfig(0.25, "one", "b", 3)
+    assert SmallConfig.from_parameters(parameters, name="c", only_here=4) == SmallConfig(0.25, "one", "c", 4)
+
+
+def test_ranges_beside_the_fields_are_checked_whenever_one_is_made():
+    """Also by `replace`, which is how notebooks vary a config."""
+    assert SmallConfig.ranges() == {"rate": (0.0, 1.0)} and SmallConfig.choices() == {"start": ("zero", "one")}
+    for wrong in ({"rate": 1.5}, {"start": "two"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            replace(SmallConfig(), **wrong)

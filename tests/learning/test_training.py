@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import cpu_offload_with_hook
 from safetensors.torch import load_file
-from tiny_pipelines import sd
 
 from studylib.errors import StudyError
 from studylib.learning.checkpoint import CHECKPOINT
-from studylib.learning.training import TrainingConfig, check_not_offloaded, fit
+from studylib.learning.training import TrainingConfig, fit, gradient_sizes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,15 +65,6 @@ def test_weights_that_the_loss_does_not_depend_on_are_named():
     idle = torch.nn.Parameter(torch.zeros(3))
     with pytest.raises(StudyError, match="toy: 1 of 5 parameters got no gradient: idle"):
         fit({**dict(model.named_parameters()), "idle": idle}, draw, loss, TrainingConfig(2, 1e-3), label="toy")
-
-
-def test_an_offloaded_pipeline_is_not_trained():
-    """Its weights move between devices while it runs: an optimiser would follow copies that nothing reads."""
-    pipe = sd()
-    check_not_offloaded(pipe)
-    cpu_offload_with_hook(pipe.unet, "cpu")
-    with pytest.raises(StudyError, match="offloaded .unet wait"):
-        check_not_offloaded(pipe)
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_random_state_alone():
@@ -208,6 +197,68 @@ def test_what_cannot_be_trained_is_said():
     with pytest.raises(StudyError, match="the loss is nan at step 1"):
         fit(dict(model.named_parameters()), draw, lambda batch: model(batch["x"]).mean() * float("nan"),
             TrainingConfig(steps=2, learning_rate=1e-3))
+
+
+def test_a_hook_after_backward_sees_the_gradients_of_groups():
+    """The wake-up order behind a zero layer: at first it alone has a gradient, the others have exactly none."""
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"body": torch.nn.Linear(6, 5), "zero": torch.nn.Linear(5, 4)})
+    for weight in model["zero"].parameters():
+        torch.nn.init.zeros_(weight)
+    _, draw, _ = toy()
+    seen = []
+
+    def loss(batch):
+        return (model["zero"](model["body"](batch["x"])) - batch["x"][:, :4]).square().mean()
+
+    def look(step, gradients):
+        seen.append((step, gradient_sizes(gradients, lambda name: name.split(".")[0])))
+
+    fit(dict(model.named_parameters()), draw, loss, TrainingConfig(steps=2, learning_rate=1e-2), after_backward=look)
+    (first, at_first), (second, then) = seen
+    assert (first, second) == (1, 2) and at_first["body"] == 0.0 < at_first["zero"] and then["body"] > 0
+
+
+def test_snapshots_are_kept_and_survive_a_resume(tmp_path):
+    """The weights after chosen steps, 0 among them; a training that was cut off has the very same ones."""
+    model, draw, loss = toy()
+    weights = dict(model.named_parameters())
+    start = {name: weight.detach().clone() for name, weight in weights.items()}
+    config = TrainingConfig(steps=6, learning_rate=1e-2)
+    whole = fit(weights, draw, loss, config, keep=(0, 2, 6))
+    assert sorted(whole.snapshots) == [0, 2, 6]
+    assert all(torch.equal(start[name], kept) for name, kept in whole.snapshots[0].items())
+    assert all(torch.equal(weights[name], kept) for name, kept in whole.snapshots[6].items())
+
+    def interrupt(step):
+        if step == 4:
+            raise KeyboardInterrupt
+
+    model, draw, loss = toy()
+    options = {"folder": tmp_path, "save_every": 0.0, "keep": (0, 2, 6)}
+    with pytest.raises(KeyboardInterrupt):
+        fit(dict(model.named_parameters()), draw, loss, config, after_step=interrupt, **options)
+    model, draw, loss = toy()
+    resumed = fit(dict(model.named_parameters()), draw, loss, config, **options)
+    for step, kept in whole.snapshots.items():
+        assert all(torch.equal(weight, resumed.snapshots[step][name]) for name, weight in kept.items())
+    with pytest.raises(ValueError, match="step 7 cannot be kept, the steps are 0 to 6"):
+        fit(dict(model.named_parameters()), draw, loss, config, keep=(7,))
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path):
+    """The same settings on other photos must not go on from the first ones' weights."""
+    model, draw, loss = toy()
+    config = TrainingConfig(steps=3, learning_rate=1e-2)
+    fit(dict(model.named_parameters()), draw, loss, config, folder=tmp_path)
+
+    def other(generator):
+        return {name: rows + 0.5 for name, rows in draw(generator).items()}
+
+    model, *_ = toy()
+    with pytest.raises(StudyError, match="belongs to a training on other data: the first batch differs in 'x'"):
+        fit(dict(model.named_parameters()), other, loss, config, folder=tmp_path)
+    fit(dict(model.named_parameters()), draw, loss, config, folder=tmp_path)  # its own data: nothing is left to do
 
 
 @pytest.mark.parametrize("wrong", [

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tiny_pipelines import sd
 
-from studylib.denoisers.latents import encode_images
+from studylib.denoisers.denoiser import Denoiser
 from studylib.measuring.encoders import Encoders
 from studylib.measuring.subject import (
     clip_likeness,
@@ -121,7 +121,7 @@ def test_drift_is_zero_untouched_and_sees_every_part(pipe):
     """Exactly zero without a change; a changed text encoder moves the class as a changed denoiser does."""
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)) for _ in range(3)]
-    latents = encode_images(pipe, images)
+    latents = Denoiser(pipe).encode(images)
     still = prediction_drift(pipe, moved(pipe, by=0.0), latents, "a cat")
     little, much = (prediction_drift(pipe, moved(pipe, by=by), latents, "a cat") for by in (0.01, 0.1))
     words = prediction_drift(pipe, moved(pipe, "text_encoder", 0.5), latents, "a cat")

@@ -15,10 +15,9 @@ from papers.dreambooth.method import (
     prior_preservation_loss,
     train,
     trained_parameters,
-    tuned,
 )
-from studylib.denoisers.latents import encode_images
-from studylib.denoisers.prompts import encode_prompts
+from studylib.denoisers.denoiser import Denoiser
+from studylib.learning.weights import swapped
 
 SMALL = {"max_train_steps": 4, "learning_rate": 1e-3, "train_batch_size": 2}
 
@@ -47,9 +46,9 @@ def test_training_leaves_the_pipeline_as_it_was(pipe):
     before = draw(pipe)
     result = train(pipe, pictures(0), pictures(1), DreamBoothConfig(**SMALL), keep=[2])
     assert np.array_equal(draw(pipe), before)
-    with tuned(pipe, result.weights):
+    with swapped(pipe, result.weights):
         assert not np.array_equal(draw(pipe), before)
-    with pytest.raises(RuntimeError), tuned(pipe, result.snapshots[2]):
+    with pytest.raises(RuntimeError), swapped(pipe, result.snapshots[2]):
         raise RuntimeError
     assert np.array_equal(draw(pipe), before)
     assert len(result.history.rows) == 4 and result.history.parameters == pipe.unet.num_parameters()
@@ -74,14 +73,14 @@ def test_every_weight_of_the_denoiser_is_trained_and_nothing_else(pipe):
 def test_the_loss_is_that_of_the_usual_script(pipe, prior):
     """Prediction and target split in two after one forward pass, two means, the second times lambda."""
     config = DreamBoothConfig(with_prior_preservation=prior, prior_loss_weight=0.3, train_batch_size=3)
-    instance, class_ = encode_images(pipe, pictures(0)), encode_images(pipe, pictures(1)) if prior else None
+    instance, class_ = Denoiser(pipe).encode(pictures(0)), Denoiser(pipe).encode(pictures(1)) if prior else None
     batch = draw_batches(pipe, instance, class_, config)(torch.Generator().manual_seed(0))
     with torch.no_grad():
         found = dreambooth_loss(pipe, config)(batch)["loss"]
         halves = ["instance", "class"] if prior else ["instance"]
         parts = ("latents", "noise", "timesteps")
         latents, noise, steps = (torch.cat([batch[f"{half}_{part}"] for half in halves]) for part in parts)
-        embeds = encode_prompts(pipe, ["a sks cat"] * 3 + ["a cat"] * 3 * prior)
+        embeds = pipe.encode_prompt(["a sks cat"] * 3 + ["a cat"] * 3 * prior, "cpu", 1, False)[0]
         prediction = pipe.unet(pipe.scheduler.add_noise(latents, noise, steps), steps, embeds).sample
         parts = zip(prediction.chunk(len(halves)), noise.chunk(len(halves)), strict=True)
         losses = [F.mse_loss(a, b) for a, b in parts]
@@ -91,7 +90,7 @@ def test_the_loss_is_that_of_the_usual_script(pipe, prior):
 def test_subject_and_class_have_noise_and_timesteps_of_their_own(pipe):
     """The paper's t' and epsilon' are independent of t and epsilon; and the class does not move the subject's draws."""
     config = DreamBoothConfig(train_batch_size=8)
-    instance, class_ = encode_images(pipe, pictures(0)), encode_images(pipe, pictures(1))
+    instance, class_ = Denoiser(pipe).encode(pictures(0)), Denoiser(pipe).encode(pictures(1))
     with_prior = draw_batches(pipe, instance, class_, config)(torch.Generator().manual_seed(0))
     without = draw_batches(pipe, instance, None, config)(torch.Generator().manual_seed(0))
     assert not torch.equal(with_prior["instance_timesteps"], with_prior["class_timesteps"])
@@ -112,7 +111,7 @@ def test_min_snr_weighs_the_subject_with_its_own_timesteps():
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_min_snr_trains_at_any_batch_size(pipe, batch_size):
     """The first step sees the same batch as without: weights below 1 can only lower its loss."""
-    settings = SMALL | {"train_batch_size": batch_size, "max_train_steps": 2}
+    settings = SMALL | {"train_batch_size": batch_size, "max_train_steps": 4}
     plain = train(pipe, pictures(0), pictures(1), DreamBoothConfig(**settings)).history.column()
     weighted = train(pipe, pictures(0), pictures(1), DreamBoothConfig(snr_gamma=0.01, **settings)).history.column()
     assert weighted[0] < plain[0]

@@ -12,7 +12,7 @@ from tiny_pipelines import WIDTH, sd
 from torch import nn
 
 from papers.hypernetworks import evaluation as ev
-from papers.hypernetworks import exercises, method, storage
+from papers.hypernetworks import exercises, storage
 from papers.hypernetworks.fold import affine_map, fit_affine, fold, fold_projection, folded, singular_values
 from papers.hypernetworks.method import (
     CorrectionMLP,
@@ -25,7 +25,7 @@ from papers.hypernetworks.method import (
     targets,
     train,
 )
-from studylib.denoisers.latents import encode_images
+from studylib.denoisers.denoiser import Denoiser
 from studylib.evidence.card import load_card
 from studylib.evidence.paper import load_presets
 
@@ -51,7 +51,7 @@ def draw(pipe) -> np.ndarray:
 
 
 def asked(pipe, levels: int = 2) -> ev.Probe:
-    return ev.probe(pipe, encode_images(pipe, pictures()), ["a cat", "a sks cat in snow"], seed=0, levels=levels)
+    return ev.probe(pipe, Denoiser(pipe).encode(pictures()), ["a cat", "a sks cat in snow"], seed=0, levels=levels)
 
 
 def shaken(pipe, config: HypernetworkConfig, scale: float = 30.0) -> Hypernetwork:
@@ -243,7 +243,7 @@ def test_with_activation_it_does_not_fold(pipe):
 
 def test_only_the_mlps_learn_and_the_loss_falls(pipe):
     """The plain loss of the model, at strength 1, with gradients for the MLPs alone."""
-    latents, config = encode_images(pipe, pictures()), HypernetworkConfig(**SMALL | {"max_train_steps": 40})
+    latents, config = Denoiser(pipe).encode(pictures()), HypernetworkConfig(**SMALL | {"max_train_steps": 40})
     batch = draw_batches(pipe, latents, config)(torch.Generator().manual_seed(0))
     embeds = pipe.encode_prompt("a sks cat", "cpu", 1, False)[0].expand(2, -1, -1)
     noised = pipe.scheduler.add_noise(batch["latents"], batch["noise"], batch["timesteps"])
@@ -343,9 +343,9 @@ def test_card_and_presets_fit_the_config():
     """Knobs on the card have the config's ranges and choices, and every preset builds a config."""
     card, fields = load_card("hypernetworks"), {field.name for field in dataclasses.fields(HypernetworkConfig)}
     assert fields - {"identifier", "class_noun", "seed"} <= set(card.knobs)
-    for name, limits in method.LIMITS.items():
+    for name, limits in HypernetworkConfig.ranges().items():
         assert (card.knobs[name].min, card.knobs[name].max) == limits
-    for name, choices in method.CHOICES.items():
+    for name, choices in HypernetworkConfig.choices().items():
         assert card.knobs[name].choices == list(choices)
     presets = load_presets("hypernetworks")
     assert {"web_ui", "key_and_query", "sd15"} <= set(presets)

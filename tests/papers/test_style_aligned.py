@@ -16,7 +16,8 @@ from papers.style_aligned import exercises, method
 from papers.style_aligned.mass import record_reference_map, record_reference_mass
 from papers.style_aligned.method import StyleAlignedConfig, generate, starting_latents, style_aligned
 from studylib.denoisers.call import AttentionCall
-from studylib.denoisers.inversion import ddim_inversion, decode_latents, encode_image
+from studylib.denoisers.denoiser import Denoiser
+from studylib.denoisers.inversion import ddim_inversion
 from studylib.denoisers.sites import Site
 from studylib.evidence.card import load_card
 from studylib.evidence.paper import load_presets
@@ -216,7 +217,7 @@ def test_a_batch_that_is_no_row_of_sets_is_refused(sd):
 
 def attend(query, key, value, config, mask=None) -> Tensor:
     site, everywhere = Site("attn1", "self", 0), slice(0, key.shape[2])
-    call = AttentionCall(site, 0, 1.0, query, key, value, mask, query[:, 0], slice(0, 0), everywhere)
+    call = AttentionCall(site, 0, 1.0, query, key, value, mask, query[:, 0], {"image": everywhere})
     output = method.share_style(config, set_size=query.shape[0])(call)
     return call.attend() if output is None else output
 
@@ -334,11 +335,12 @@ def test_reference_picture_follows_its_trajectory(pipe, offset):
 def test_an_inverted_picture_comes_back_as_the_reference(pipe):
     """From picture to set: the first picture of the set is the VAE's copy of what was inverted."""
     picture = Image.linear_gradient("L").resize((16, 16)).convert("RGB")
-    trajectory = ddim_inversion(pipe, picture, PROMPTS[0], num_inference_steps=3, guidance_scale=2.0)
+    trajectory = ddim_inversion(Denoiser(pipe), picture, PROMPTS[0], num_inference_steps=3, guidance_scale=2.0)
     pictures = generate(
         pipe, PROMPTS, DEFAULT, num_inference_steps=3, guidance_scale=10.0, reference_trajectory=trajectory,
     )
-    assert pictures[0].tobytes() == decode_latents(pipe, encode_image(pipe, picture))[0].tobytes()
+    copied = Denoiser(pipe).decode(Denoiser(pipe).encode([picture]).mean)
+    assert pictures[0].tobytes() == copied[0].tobytes()
 
 
 def test_reference_map_tells_one_targets_mass(sd):
@@ -404,7 +406,7 @@ def test_card_and_presets_fit_the_config():
     card = load_card("style_aligned")
     fields = {field.name for field in dataclasses.fields(StyleAlignedConfig)}
     assert fields <= set(card.knobs)
-    for name, (low, high) in method.RANGES.items():
+    for name, (low, high) in StyleAlignedConfig.ranges().items():
         assert (card.knobs[name].min, card.knobs[name].max) == (low, high)
     presets = load_presets("style_aligned")
     for values in presets.values():

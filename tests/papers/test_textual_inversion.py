@@ -29,7 +29,6 @@ from papers.textual_inversion.method import (
 from papers.textual_inversion.templates import TEMPLATES
 from papers.textual_inversion.whole_table import train_whole_table
 from studylib.denoisers.latents import LatentDistribution
-from studylib.denoisers.prompts import encode_prompts
 from studylib.measuring.subject import prediction_drift
 from studylib.measuring.views import draw_views
 from studylib.models.load import load
@@ -131,10 +130,10 @@ def test_equals_a_table_that_was_really_enlarged(pipe):
     vectors = torch.randn(3, WIDTH)
     prompts = ["a <x>", "<x> b <x>", "a c"]
     with new_word(pipe, "<x>", vectors):
-        ours = encode_prompts(pipe, prompts)
+        ours = pipe.encode_prompt(prompts, "cpu", 1, False)[0]
     twin = copy.deepcopy(pipe)
     twin.load_textual_inversion({"<x>": vectors})
-    assert torch.equal(ours, encode_prompts(twin, prompts))
+    assert torch.equal(ours, twin.encode_prompt(prompts, "cpu", 1, False)[0])
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -187,7 +186,8 @@ def test_the_loss_is_the_models_own(pipe):
         loss = inversion_loss(pipe, vectors, templates, config)
         vectors += 0.5
         found = loss(batch)
-        embeds = encode_prompts(pipe, [templates[i].format("<x>") for i in batch["templates"]])
+        prompts = [templates[i].format("<x>") for i in batch["templates"]]
+        embeds = pipe.encode_prompt(prompts, "cpu", 1, False)[0]
         noised = pipe.scheduler.add_noise(batch["latents"], batch["noise"], batch["timesteps"])
         plain = F.mse_loss(pipe.unet(noised, batch["timesteps"], embeds).sample, batch["noise"])
     assert float(found["denoising"]) == pytest.approx(float(plain), abs=1e-6)

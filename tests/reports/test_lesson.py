@@ -10,6 +10,7 @@ from PIL import Image
 from studylib.learning.training import History
 from studylib.measuring.views import Views
 from studylib.reports import lesson
+from studylib.running.paper import OpenPaper
 from studylib.world.subjects import CONTEXTS
 
 LESSON = {"model": "tiny", "seed": 0, "subject": "cat", "num_inference_steps": 12}
@@ -45,7 +46,7 @@ def close(**values):
     measured = {"DINO": {"a": 0.25, "b": 0.75}, "PRES": {"0": 0.1}}
     history = History([{"step": 1, "loss": 1.0, "seconds": 3.0}], 2000, 7.0)
     return lesson.close_lesson(
-        "mini", LESSON | values, views, measured, history=history, file_bytes=9000, drift=0.125
+        OpenPaper("mini", LESSON | values), views, measured, history=history, file_bytes=9000, drift=0.125
     )
 
 

@@ -94,7 +94,7 @@ def test_json_holds_all_that_is_known(workspace):
 
 
 def test_markdown_lists_effects_and_counts_the_rest(workspace):
-    """README stays short with 24 papers: a line for each claim with a sign, one line for the exact ones."""
+    """The page stays short with 24 papers: a line for each claim with a sign, one line for the exact ones."""
     card = card_text().replace('sentence = "rises holds."', 'sentence = "a < b | c"')
     (workspace / "papers" / "mini" / "card.toml").write_text(card)
     measure(workspace)
@@ -133,28 +133,21 @@ def test_bad_words_are_one_line(workspace, words, said):
     assert result.exit_code == 2 and said in result.stderr and len(result.stderr.splitlines()) == 1
 
 
-def test_readme_gets_the_claims_between_its_markers(workspace):
-    """Only the lines between the markers are generated, and a README without them is left alone."""
+def test_claims_have_a_page_of_their_own(workspace):
+    """README stays short; the page is written whole, and only when something changed."""
     measure(workspace)
-    readme = workspace / "README.md"
-    assert scoreboard.update_readme() is None
-    readme.write_text("no markers\n")
-    assert scoreboard.update_readme() is None and readme.read_text() == "no markers\n"
-    readme.write_text(f"before\n{scoreboard.CLAIMS_START}\nstale\n{scoreboard.CLAIMS_END}\nafter\n")
-    assert scoreboard.update_readme() is True
-    text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "stale" not in text and COUNTED in text
-    assert scoreboard.update_readme() is False
-    readme.write_text(f"{scoreboard.CLAIMS_START}\nhalf a place\n")
-    with pytest.raises(StudyError, match="no place for the list of claims"):
-        scoreboard.update_readme()
+    page = workspace / "papers" / "CLAIMS.md"
+    assert scoreboard.update_page() is True
+    assert page.read_text() == scoreboard.markdown(scoreboard.scoreboard()) and COUNTED in page.read_text()
+    assert scoreboard.update_page() is False
+    page.write_text("stale\n")
+    assert scoreboard.update_page() is True and "stale" not in page.read_text()
 
 
-def test_committed_readme_is_the_scoreboard():
-    """README's verdicts are generated: new measurements must show there."""
-    readme = (ROOT / "README.md").read_text()
-    section = readme.split(scoreboard.CLAIMS_START)[1].split(scoreboard.CLAIMS_END)[0]
-    assert section.strip() == scoreboard.markdown(scoreboard.scoreboard()).strip()
+def test_committed_page_is_the_scoreboard():
+    """The page's verdicts are generated: new measurements must show there."""
+    page = (ROOT / "papers" / scoreboard.PAGE).read_text()
+    assert page == scoreboard.markdown(scoreboard.scoreboard())
 
 
 def test_map_links_what_exists_and_names_what_is_planned(workspace):
@@ -183,7 +176,7 @@ def test_figure_has_a_square_for_each_claim(workspace):
 def test_render_brings_readme_and_index_up_to_date(workspace):
     """The map shows verdicts: it must not keep those of the last rendering."""
     (workspace / "README.md").write_text(
-        "\n".join([README_START, README_END, scoreboard.CLAIMS_START, scoreboard.CLAIMS_END, ""])
+        "\n".join([README_START, README_END, ""])
     )
     index = workspace / "notebooks" / "index.ipynb"
     write_notebook(index, [code("from studylib.reports.course_map import course_map\nprint(course_map())")])
@@ -192,7 +185,8 @@ def test_render_brings_readme_and_index_up_to_date(workspace):
     measure(workspace)
     result = CliRunner().invoke(app, ["render", "index"])
     assert result.exit_code == 0 and "index.ipynb: rewritten" in result.stdout
-    assert COUNTED in index.read_text() and COUNTED in (workspace / "README.md").read_text()
+    assert COUNTED in index.read_text() and "2 held" in (workspace / "README.md").read_text()
+    assert COUNTED in (workspace / "papers" / "CLAIMS.md").read_text()
     text = index.read_text()
     assert render.render_index() is False and index.read_text() == text, "rendering twice gives two files"
     write_notebook(index, [code("1 / 0")])

@@ -83,6 +83,19 @@ def test_effects_of_other_parameters_or_weights_are_not_used(workspace):
         effects.stored_effects("mini", {"full": False})
 
 
+def test_effects_of_earlier_code_are_no_verdict(workspace):
+    """A layer multiplied by zero after the measurement must not keep its claims held; prose may change."""
+    effects.measure_effects("mini")
+    write_cells(workspace, train=TRAIN + "# other words\n")
+    found = effects.stored_effects("mini", {"full": False, **runs.checked("mini", {})})
+    assert not found and found.why_none == "measured by earlier code"
+    assert "measured by earlier code" in Claims(load_card("mini")).trained("rises", found).detail
+    write_cells(workspace)
+    assert effects.stored_effects("mini", runs.checked("mini", {}))
+    (workspace / "papers" / "mini" / "method.py").write_text("SCALE = 0\n")
+    assert not effects.stored_effects("mini", runs.checked("mini", {}))
+
+
 def test_what_cannot_be_measured_is_said(workspace):
     """A notebook without the parameters, or whose runs record nothing or other claims, ends in one clear error."""
     write_cells(workspace, train="trained = {'rises' if seed else 'falls': {'a': 1.0}} if full else {}")

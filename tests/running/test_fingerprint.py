@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from mini_workspace import code, make_workspace, prose, standard_cells, write_notebook
 from safetensors.torch import save_file
 
 from studylib.errors import StudyError
-from studylib.models import files
+from studylib.models import files, hub
+from studylib.models.table import MODELS
 from studylib.running import fingerprint
 
 
@@ -136,3 +138,55 @@ def test_run_id_follows_code_and_parameters(workspace):
     assert second != first
     method.write_text("SCALE = 2\n")
     assert id_now() != second
+
+
+def test_run_id_follows_folders_versions_and_what_other_papers_measured(workspace, tmp_path, monkeypatch):
+    """What a run reads decides its result: photos in a folder, a library's version, the rows of the lesson table."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.txt").write_text("one")
+
+    def id_now() -> str:
+        return fingerprint.run_id("mini", {"images": str(photos)}, {})
+
+    first = id_now()
+    assert id_now() == first
+    (photos / "a.txt").write_text("two photos")
+    second = id_now()
+    assert second != first
+    other = workspace / "papers" / "later"
+    other.mkdir()
+    (other / "results.json").write_text("{}")
+    assert id_now() == second  # this notebook shows no lesson table
+    write_notebook(workspace / "notebooks" / "mini.ipynb", [*standard_cells("from studylib.reports import lesson")])
+    third = id_now()
+    (other / "results.json").write_text('{"metrics": {}}')
+    assert len({second, third, id_now()}) == 3
+    monkeypatch.setattr(fingerprint, "versions", lambda: {"torch": "0"})
+    assert id_now() != third
+
+
+def test_rooms_that_no_notebook_needs_do_not_change_the_id(workspace, tmp_path, monkeypatch):
+    """A new option of the command line must not make every finished run stale; a new attention hook must."""
+    package = tmp_path / "studylib"
+    for room in ("cli", "recipes", "reports", "denoisers"):
+        (package / room).mkdir(parents=True)
+        (package / room / "module.py").write_text("A = 1\n")
+    monkeypatch.setattr(fingerprint, "PACKAGE", package)
+    first = fingerprint.code_hash("mini")
+    for room in ("cli", "recipes", "reports"):
+        (package / room / "module.py").write_text("A = 2\n")
+    assert fingerprint.code_hash("mini") == first
+    (package / "denoisers" / "module.py").write_text("A = 2\n")
+    assert fingerprint.code_hash("mini") != first
+
+
+def test_a_hub_model_counts_by_its_commit(tmp_path, monkeypatch):
+    """A branch moves: runs before and after a new upload must not be one."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    card = MODELS["sd15"]
+    assert hub.known_commit("sd15") == {f"hub/{card.id}": card.revision} and hub.known_commit("tiny") == {}
+    ref = tmp_path / f"models--{card.id.replace('/', '--')}" / "refs" / card.revision
+    ref.parent.mkdir(parents=True)
+    ref.write_text("abc123")
+    assert hub.known_commit("sd15") == {f"hub/{card.id}": "abc123"}

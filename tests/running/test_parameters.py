@@ -1,7 +1,7 @@
 """The parameters cell and the checks that stop a run before its kernel starts."""
 
 import pytest
-from mini_workspace import card_text, code, write_notebook
+from mini_workspace import PARAMETERS, card_text, code, write_notebook
 
 from studylib.errors import StudyError
 from studylib.running.parameters import (
@@ -11,6 +11,8 @@ from studylib.running.parameters import (
     preset_values,
     read_parameters,
 )
+from studylib.running.runs import checked
+from studylib.running.sweeps import plan
 
 DEFAULTS = {"share": True, "steps": 3, "strength": 0.5, "mode": "plain", "limit": None}
 
@@ -173,3 +175,19 @@ def test_presets_are_checked_like_given_values(workspace):
         preset_values("mini", "week")
     with pytest.raises(StudyError, match="steps takes a whole number"):
         check_parameters("mini", preset_values("mini", "broken"))
+
+
+def test_folders_are_seen_from_where_the_user_stands(workspace, tmp_path, monkeypatch):
+    """The kernel runs in notebooks/: a relative path of the command line would name another folder there."""
+    knob = "\n[knobs.images]\nfolder = true\n\n[knobs.mode]"
+    (workspace / "papers" / "mini" / "card.toml").write_text(card_text().replace("\n[knobs.mode]", knob))
+    write_parameters(workspace, PARAMETERS + '\nimages: str = ""')
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    absolute = str((tmp_path / "photos").resolve())
+    assert checked("mini", {"images": "photos"})["images"] == absolute
+    assert checked("mini", {})["images"] == "" and checked("mini", {"mode": "rich"})["mode"] == "rich"
+    sweep = plan("mini", {"images": ["", "photos"]}, {})
+    assert [point.given["images"] for point in sweep.points] == ["", absolute]
+    with pytest.raises(StudyError, match="images: .*nowhere is no folder. Relative paths begin where you stand"):
+        checked("mini", {"images": "nowhere"})

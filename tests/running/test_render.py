@@ -41,7 +41,10 @@ def test_rendered_notebook_is_clean_and_measured(workspace):
     assert "seen in ./notebooks by <python>" in "".join(codes[2]["outputs"][0]["text"])
     written = json.loads((workspace / "papers" / "mini" / "results.json").read_text())
     assert written == results
-    assert list(results) == ["slug", "params", "claims", "metrics", "seconds", "peak_memory_mib"]
+    about = ["seconds", "peak_memory_mib", "device", "versions", "weights", "git_commit"]
+    assert list(results) == ["slug", "params", "claims", "metrics", *about]
+    assert results["device"] == "cpu" and "torch" in results["versions"]
+    assert any(name.startswith("studylib/sd/") for name in results["weights"])
     assert results["claims"]["identity"]["verdict"] == "held" and results["metrics"]["steps"] == 3
     render.render("mini")
     assert path.read_text() == text, "rendering twice gives two files"
