@@ -211,7 +211,11 @@ class _SiteRun:
             # a single FLUX block is given text and picture as one sequence
             prompt_embeds = hooked.clock.now.inputs.get("encoder_hidden_states")
             text_tokens = 0 if prompt_embeds is None else prompt_embeds.shape[1]
+        if text_tokens == key_tokens:
+            return {"text": slice(0, key_tokens)}, None
         text, image = ("text", text_tokens), image_counts(key_tokens - text_tokens)
+        if not text_tokens and len(image) == 1:
+            return {"image": slice(0, key_tokens)}, None
         return places_of([*image, text] if image_first else [text, *image]), None
 
 

@@ -25,7 +25,7 @@ def appended_tokens(**counts: int) -> Iterator[None]:
 def image_counts(tokens: int) -> list[tuple[str, int]]:
     """Names and numbers of the tokens in the picture's sequence, in their order."""
     appended = _appended.get()
-    return [("image", tokens - sum(count for _, count in appended)), *appended] if tokens else []
+    return [("image", tokens - sum(count for _, count in appended)), *appended] if appended else [("image", tokens)]
 
 
 def places_of(counts: Sequence[tuple[str, int]]) -> dict[str, slice]:
