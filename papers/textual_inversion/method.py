@@ -219,6 +219,8 @@ def train(
 ) -> Word:
     """Learn a word from `photos` and leave `pipe` as it was; `options` go to `fit`."""
     check_not_offloaded(pipe)
+    if getattr(pipe, "text_encoder_2", None) is not None:
+        raise ValueError("a word is learned for one text encoder; this pipeline reads every word with two")
     latents = encode_photos(pipe, photos)
     vectors = initial_vectors(pipe, config)
     rate, trace = config.effective_learning_rate, [vectors.clone().cpu()]

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
-from transformers import ResNetConfig, ResNetModel
+
+from studylib.models.resnet import small_resnet
 
 KEYPOINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
@@ -27,15 +28,7 @@ class FaceNetwork(nn.Module, PyTorchModelHubMixin):
 
     def __init__(self, widths: list[int] = (32, 48, 72, 112), dimensions: int = 64) -> None:
         super().__init__()
-        self.backbone = ResNetModel(
-            ResNetConfig(
-                embedding_size=widths[0],
-                hidden_sizes=list(widths),
-                depths=[1] * len(widths),
-                layer_type="basic",
-                num_channels=3,
-            )
-        )
+        self.backbone = small_resnet(widths)
         self.lateral = nn.ModuleList([nn.Conv2d(width, 32, 1) for width in widths])
         maps = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.GELU(), nn.Conv2d(32, len(KEYPOINTS), 1))
         self.outputs = nn.ModuleDict({

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
-from transformers import ResNetConfig, ResNetModel
+
+from studylib.models.resnet import small_resnet
 
 
 class Judge(nn.Module, PyTorchModelHubMixin):
@@ -13,15 +14,7 @@ class Judge(nn.Module, PyTorchModelHubMixin):
     def __init__(self, heads: dict[str, list[str]], widths: list[int] = (24, 40, 64, 96)) -> None:
         super().__init__()
         self.heads = {attribute: list(names) for attribute, names in heads.items()}
-        self.backbone = ResNetModel(
-            ResNetConfig(
-                embedding_size=widths[0],
-                hidden_sizes=list(widths),
-                depths=[1] * len(widths),
-                layer_type="basic",
-                num_channels=3,
-            )
-        )
+        self.backbone = small_resnet(widths)
         self.outputs = nn.ModuleDict({a: nn.Linear(widths[-1], len(names)) for a, names in self.heads.items()})
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
-from transformers import ResNetConfig, ResNetModel
+
+from studylib.models.resnet import small_resnet
 
 
 class StyleNetwork(nn.Module, PyTorchModelHubMixin):
@@ -15,15 +16,7 @@ class StyleNetwork(nn.Module, PyTorchModelHubMixin):
 
     def __init__(self, widths: list[int] = (24, 40, 64, 96), dimensions: int = 64) -> None:
         super().__init__()
-        self.backbone = ResNetModel(
-            ResNetConfig(
-                embedding_size=widths[0],
-                hidden_sizes=list(widths),
-                depths=[1] * len(widths),
-                layer_type="basic",
-                num_channels=3,
-            )
-        )
+        self.backbone = small_resnet(widths)
         statistics = 2 * (widths[0] + sum(widths))
         self.outputs = nn.Sequential(nn.Linear(statistics, 128), nn.GELU(), nn.Linear(128, dimensions))
 

@@ -77,7 +77,7 @@ def read_budget(
     if state.num_processes > 1:
         if args.batch_size % state.num_processes:
             parser.error(f"--batch-size {args.batch_size} cannot be shared by {state.num_processes} processes")
-        args.device = str(state.device)
+        args.device = "cpu" if state.device.type == "cpu" else str(state.device)  # not "cpu:0": no checkpoint knows it
     torch.manual_seed(args.seed)
     args.precision = Precision(args.device, args.precision)
     args.options = {option: getattr(args, option) for option in options or {}}

@@ -84,7 +84,7 @@ def test_equals_the_usual_implementation(backbone, name):
     pipe, usual = PIPELINES[backbone](), PIPELINES[backbone]()
     style_aligned_processors.install(usual.unet, config)
     ours, theirs = sample(pipe, config), sample(usual)
-    assert gap(ours, theirs) <= 1e-5
+    assert gap(ours, theirs) <= 2e-5  # float32, sums in another order: 1.05e-5 was seen
     if config.only_self_level < 1 or config.share_group_norm:
         assert gap(ours, sample(pipe)) > 1e-3  # both could agree by doing nothing
 
