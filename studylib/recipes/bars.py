@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections import Counter
@@ -108,7 +109,7 @@ def measure(
     renders = loop.to_pixels(loop.drawn(2048, first=HELD_OUT), "cpu")
     again = reconstructed(pipe.vae, renders[:count])
     others = judge_features(judge, renders[count:])
-    result = agreement(scenes, judged(judge, drawn))
+    result = {"prompts": count} | agreement(scenes, judged(judge, drawn))
     people = torch.tensor([scene.person is not None for scene in scenes])
     result |= {
         "faces_found": faces_found(face, drawn[people]),
@@ -119,10 +120,11 @@ def measure(
         "frechet_renders": frechet(judge_features(judge, renders[:count]), others),
     }
     loop.contact_sheet(images[:60], 12).save(folder / "held_out.png")
-    cats = sample(pipe, ["a cat"] * 200, seed=50_000)
+    cats = sample(pipe, ["a cat"] * (count // 3), seed=50_000)
     loop.contact_sheet(cats[:60], 12).save(folder / "cats.png")
     counts = Counter(choice["style"] for choice in judged(judge, pixels_of(cats)))
-    result["style_entropy_bits"] = -sum(n / 200 * math.log2(n / 200) for n in counts.values())
+    shares = [n / len(cats) for n in counts.values()]
+    result["style_entropy_bits"] = -sum(share * math.log2(share) for share in shares)
     return {name: round(value, 4) for name, value in result.items()}
 
 
@@ -151,10 +153,13 @@ def networks() -> tuple[Judge, FaceNetwork]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m studylib.recipes.bars", description=__doc__.splitlines()[0])
+    parser.add_argument("--prompts", type=int, default=600, help="held-out captions to draw, a third as many cats")
+    count = parser.parse_args().prompts
     folder = Path("runs/recipes/bars")
     folder.mkdir(parents=True, exist_ok=True)
     pipe = shipped_pipeline()
-    measured = measure(pipe, *networks(), folder)
+    measured = measure(pipe, *networks(), folder, count)
     path = WEIGHTS / "sd" / "metrics.json"
     metrics = json.loads(path.read_text()) | measured
     path.write_text(json.dumps(metrics, indent=1) + "\n")

@@ -19,6 +19,7 @@ from studylib.evidence.paper import load_results
 from studylib.learning.training import History
 from studylib.measuring.subject import Measured, means
 from studylib.measuring.views import Views
+from studylib.running.fingerprint import weight_hashes
 from studylib.running.paper import OpenPaper
 from studylib.showing import figures
 from studylib.showing.tables import Table
@@ -71,11 +72,15 @@ def close_lesson(
     strip = [views.of_subject[0], *(views.in_contexts[i] for i in SHOWN)]
     lesson = {name: values[name] for name in LESSON if name in values}
     rows, strips, omitted = {slug: row}, {slug: strip}, []
+    shipped = {name: digest for name, digest in weight_hashes(slug, None).items() if name.startswith("studylib/")}
     for other, results in _others(slug):
         differing = [n for n, v in lesson.items() if n in results["params"] and results["params"][n] != v]
         if differing:
             asked = ", ".join(f"{name}={results['params'][name]!r}" for name in differing)
             omitted.append(f"{other} was measured with {asked}: not compared")
+            continue
+        if results.get("weights", {}) | shipped != results.get("weights"):
+            omitted.append(f"{other} was measured with other weights: not compared until it is rendered again")
             continue
         rows[other] = {
             name.removeprefix(PREFIX): value for name, value in results["metrics"].items() if name.startswith(PREFIX)

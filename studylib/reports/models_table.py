@@ -48,8 +48,9 @@ def measured(name: str, metrics: dict[str, Any]) -> str:
     """Say in words what a recipe measured at its end."""
     if name == "sd":
         return (
-            f"600 prompts judged: {_shares(metrics, FOUR)}; of people {_shares(metrics, PEOPLE)}, faces found "
-            f"{percent(metrics['faces_found'])}; sure of the pattern {percent(metrics['pattern_sure'])} (renders "
+            f"{metrics['prompts']} prompts judged: {_shares(metrics, FOUR)}; of people {_shares(metrics, PEOPLE)}, "
+            f"faces found {percent(metrics['faces_found'])}; "
+            f"sure of the pattern {percent(metrics['pattern_sure'])} (renders "
             f"{percent(metrics['pattern_sure_renders'])}); Frechet distance {metrics['frechet']:.1f} (reconstructions "
             f"{metrics['frechet_reconstructions']:.1f}); "
             f'style of "a cat" {metrics["style_entropy_bits"]:.2f} of 2.58 bits'

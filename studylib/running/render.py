@@ -16,7 +16,7 @@ from studylib.running.fingerprint import weight_hashes
 from studylib.running.notebook import cell_source, read_notebook
 from studylib.workspace import find_root, import_paths, notebook_path, paper_folder
 
-MAX_BYTES = 500_000
+MAX_BYTES = 1_000_000
 INDEX = "index"  # the one notebook that is no paper's
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 RUN_TAGS = {"injected-parameters", "papermill-error-cell-tag"}
@@ -28,7 +28,7 @@ def render(slug: str, *, timeout: int = 600, stream: TextIO | None = None) -> di
     What it recorded as figures goes to `papers/<slug>/figures`.
 
     The notebook loses what a reader does not need: widget state, timings, paths of this machine.
-    StudyError, with the committed notebook left as it was, when a cell fails or the result is over 500 kB,
+    StudyError, with the committed notebook left as it was, when a cell fails or the result is over 1 MB,
     naming its biggest outputs.
     """
     folder = paper_folder(slug)
@@ -83,7 +83,7 @@ def render_index(*, timeout: int = 600, stream: TextIO | None = None) -> bool:
 
 
 def notebook_text(name: str, notebook: dict[str, Any]) -> str:
-    """Return a notebook as it is committed; StudyError names the biggest outputs of one over 500 kB."""
+    """Return a notebook as it is committed; StudyError names the biggest outputs of one over 1 MB."""
     text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     if len(text.encode()) > MAX_BYTES:
         raise StudyError(

@@ -15,7 +15,7 @@ from IPython.display import display
 display(ipywidgets.IntSlider())
 print("seen in", os.getcwd(), "by", sys.executable)
 """
-BIG = "import random\nfrom IPython.display import HTML\nHTML('x' * 600_000)"
+BIG = "import random\nfrom IPython.display import HTML\nHTML('x' * 1_200_000)"
 
 
 def test_rendered_notebook_is_clean_and_measured(workspace):
@@ -55,7 +55,7 @@ def test_too_big_notebook_is_not_written(workspace):
     path = workspace / "notebooks" / "mini.ipynb"
     write_notebook(path, standard_cells(BIG))
     before = path.read_bytes()
-    with pytest.raises(StudyError, match="over 500.*cell 3 60. kB .import random"):
+    with pytest.raises(StudyError, match="over 1000.*cell 3 120. kB .import random"):
         render.render("mini")
     assert path.read_bytes() == before and not (workspace / "papers" / "mini" / "results.json").exists()
 
