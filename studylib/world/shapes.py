@@ -1,7 +1,7 @@
 """The geometry of every noun as polygons and lines, placed in the picture. No pixel is drawn here.
 
-Every part that matters is wider than two cells of the latents (8 pixels at the usual size): a thing's half-extent is
-about 50 pixels, so 0.1 here is 5 pixels there.
+A thing's half-extent is about 50 pixels, so 0.1 here is 5 pixels there. Parts that tell one thing from another are 8
+pixels wide and more, a cell of the shipped latents; pupils and whiskers are finer.
 """
 
 from __future__ import annotations

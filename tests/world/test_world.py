@@ -123,9 +123,9 @@ def test_keypoints_lie_where_the_eyes_are():
         keypoints(Scene("cat", "red", "grass", "flat"))
 
 
-def test_nothing_that_matters_is_finer_than_a_latent_cell():
+def test_details_are_wide_enough_to_survive_the_autoencoder():
     """Details that the autoencoder cannot hold teach the diffusion model blotches: eyes are 10 pixels and more, and
-    any filled detail of any noun is wider than a latent cell."""
+    any filled detail of any noun, a pupil too, is wider than 4 pixels."""
     rng = random.Random(2)
     sample = [sample_scene(rng) for _ in range(150)]
     for scene in sample:
