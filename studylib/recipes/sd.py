@@ -129,6 +129,7 @@ def main() -> None:
         "sd", __doc__.splitlines()[0], steps=20_000, minutes=300, batch_size=48, scenes=48_000,
         options={
             "snr_power": {"type": float, "default": 0.5, "help": "loss weight (5 / SNR, at most 1) to this power"},
+            "people": {"type": float, "default": 0.3, "help": "this share of a batch is drawn among people alone"},
             "align": {"type": float, "default": 0.1, "help": "weight of the part map's loss; 0: without"},
             "measure": {"action": argparse.BooleanOptionalAction, "default": True, "help": "judge 600 samples at last"},
         },
@@ -147,12 +148,17 @@ def main() -> None:
     alphas = scheduler.alphas_cumprod.to(device)
     predict = torch.compile(model) if budget.compile else model
 
+    people = torch.tensor([i for i in range(budget.scenes) if scene_number(first + i).person is not None])
+
     def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
         n = budget.batch_size
         index = torch.randint(len(latents), (n,), generator=generator)
         words = random.Random(int(torch.randint(1 << 31, (1,), generator=generator)))
+        empty = torch.rand(n, generator=generator) < EMPTY_CAPTIONS  # these keep the world's own share of people
+        turned = (torch.rand(n, generator=generator) < budget.options["people"]) & ~empty
+        index = torch.where(turned, people[torch.randint(len(people), (n,), generator=generator)], index)
         scenes = [scene_number(first + i) for i in index.tolist()]
-        captions = ["" if words.random() < EMPTY_CAPTIONS else caption(scene, words) for scene in scenes]
+        captions = ["" if e else caption(scene, words) for e, scene in zip(empty.tolist(), scenes, strict=True)]
         noise = share(torch.randn(n, *latents.shape[1:], generator=generator)).to(device)
         # one timestep in each of n equal slices: less variance than n independent draws
         slices = torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)

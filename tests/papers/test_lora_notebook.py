@@ -10,6 +10,7 @@ from studylib.evidence.card import load_card
 from studylib.evidence.paper import load_results
 from studylib.models.load import load
 from studylib.running import runs
+from studylib.world.subjects import CONTEXTS
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"num_inference_steps": 2, "max_train_steps": 2, "num_class_images": 2, "num_images": 3}
@@ -41,7 +42,7 @@ def test_full_records_the_effects_of_every_training_claim(folder, own_runs):
     effects = done.record["effects"]
     pending = [id for id, claim in done.record["claims"].items() if claim["verdict"] == "not measured yet"]
     assert set(effects) == set(pending) and len(pending) == 6
-    assert len(effects["rank_one_gets_most"]) == 8 and len(effects["change_is_no_noise"]) > 8
+    assert len(effects["rank_one_gets_most"]) == len(CONTEXTS) and len(effects["change_is_no_noise"]) > 8
 
 
 def test_photos_of_ones_own(tmp_path, folder, own_runs):
