@@ -15,7 +15,8 @@ from pathlib import Path
 from studylib import __version__
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate")
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Linux
+PROC = Path("/proc")  # Linux
+STATUS, RESET, CPUINFO = PROC / "self" / "status", PROC / "self" / "clear_refs", PROC / "cpuinfo"
 _earlier = 0.0  # the highest peak from before the system's mark was last reset
 
 
@@ -102,3 +103,23 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "absent"
     return found
+
+
+def hardware() -> dict[str, str]:
+    """What decides the last digits of a float32 result besides the versions: the processor and, where this process
+    has imported torch, its instruction set, threads and math library."""
+    found = {"processor": _processor()}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found["instructions"] = torch.backends.cpu.get_cpu_capability()
+        found["threads"] = str(torch.get_num_threads())
+        found["math"] = "MKL" if torch.backends.mkl.is_available() else "without MKL"
+    return found
+
+
+def _processor() -> str:
+    if CPUINFO.is_file():
+        named = (line.partition(":") for line in CPUINFO.read_text(errors="replace").splitlines())
+        for name in (value.strip() for key, _, value in named if key.strip() == "model name"):
+            return name
+    return platform.processor() or platform.machine()

@@ -189,6 +189,21 @@ def render(
     typer.echo("index.ipynb: " + ("rewritten" if render_index(timeout=timeout, stream=sys.stderr) else "unchanged"))
 
 
+@app.command(epilog=f"Example: study reproduce {SOME_PAPER}")
+def reproduce(
+    slug: Slug,
+    timeout: Timeout = 600,
+    force: Annotated[bool, typer.Option("--force", help="Run again although today's code has run already.")] = False,
+) -> None:
+    """Run a paper with its committed parameters again and say how far the numbers came back; exit 1 where not."""
+    from studylib.reports.reproduce import reproduce as run_again
+
+    paper_folder(slug)
+    found = run_again(slug, timeout=timeout, force=force, stream=sys.stderr)
+    found.show()
+    raise typer.Exit(1 if found.outcome == "not equal" else 0)
+
+
 @app.command(epilog=f"Example: study check {SOME_PAPER}")
 def check(slugs: Slugs = None) -> None:
     """Run notebooks again with nbval and compare the outputs marked NBVAL_CHECK_OUTPUT."""

@@ -11,7 +11,7 @@ from typing import Any
 from studylib.evidence.claims import Claims
 from studylib.evidence.verdicts import count_verdicts
 from studylib.files import disk_errors, write_atomically
-from studylib.machine import device_name, peak_memory_mib, versions
+from studylib.machine import device_name, hardware, peak_memory_mib, versions
 
 OUTCOME = "outcome.json"  # in the run's folder until the record takes its content over
 
@@ -72,6 +72,7 @@ def record(
             "peak_memory_mib": peak_memory_mib(),
             "device": device_name(),
             "versions": versions(),
+            "hardware": hardware(),
         }
         if measured:
             outcome["effects"] = measured

@@ -100,8 +100,8 @@ def compare(a: Record, b: Record) -> Comparison:
         ("device", a.device, b.device),
         ("commit", a.git_commit or "none", b.git_commit or "none"),
     ]
-    names = dict.fromkeys([*a.versions, *b.versions])
-    about += [(name, a.versions.get(name, ABSENT), b.versions.get(name, ABSENT)) for name in names]
+    for one, other in ((a.hardware, b.hardware), (a.versions, b.versions)):
+        about += [(name, one.get(name, ABSENT), other.get(name, ABSENT)) for name in dict.fromkeys([*one, *other])]
     params = {name: (worded(a.params, name), worded(b.params, name)) for name in (*a.params, *b.params)}
     metrics = {name: (a.metrics.get(name), b.metrics.get(name)) for name in (*a.metrics, *b.metrics)}
     claims = {name: (a.claims.get(name), b.claims.get(name)) for name in (*a.claims, *b.claims)}

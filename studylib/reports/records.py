@@ -67,6 +67,7 @@ class Record(Read):
     peak_memory_mib: float | None = None
     device: str = ""
     versions: dict[str, str] = {}
+    hardware: dict[str, str] = {}
     git_commit: str | None = None
     started_at: Time
     metrics: dict[Name, float]

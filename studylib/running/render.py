@@ -56,6 +56,7 @@ def render(slug: str, *, timeout: int = 600, stream: TextIO | None = None) -> di
         "peak_memory_mib": round(outcome["peak_memory_mib"], -1),
         "device": outcome["device"],
         "versions": outcome["versions"],
+        "hardware": outcome["hardware"],
         "weights": weight_hashes(slug, parameters.get("model")),
         "git_commit": commit,
     }

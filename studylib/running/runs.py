@@ -101,6 +101,7 @@ def run_now(
             "peak_memory_mib": outcome["peak_memory_mib"],
             "device": outcome["device"],
             "versions": outcome["versions"],
+            "hardware": outcome["hardware"],
             "weights": weights,
             "git_commit": git_commit(),
             "started_at": started,

@@ -19,7 +19,7 @@ from studylib.running import runs
 from studylib.running.folder import is_alive
 from studylib.workspace import PACKAGE
 
-KEYS = """slug run_id status params preset seconds peak_memory_mib device versions weights git_commit
+KEYS = """slug run_id status params preset seconds peak_memory_mib device versions hardware weights git_commit
 started_at metrics claims""".split()
 
 
