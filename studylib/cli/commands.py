@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from studylib.cli.app import SOME_PAPER, Slug, Slugs, Timeout, app
+from studylib.cli.saving import OPTION
 from studylib.errors import StudyError
 from studylib.workspace import find_root, import_paths, kernelspec_path, notebook_path, paper_folder, written_papers
 
@@ -231,6 +232,7 @@ def lab(
     if slug is not None:
         paper_folder(slug)
         command.append(notebook_path(slug).name)
+    command.append(OPTION)
     folder = find_root() / "notebooks"
     folder.mkdir(exist_ok=True)
     os.chdir(folder)

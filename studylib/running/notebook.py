@@ -8,6 +8,11 @@ from typing import Any
 from studylib.errors import StudyError
 from studylib.files import read_once
 
+METADATA = {  # of a committed notebook: what every kernel says of itself is left out
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
 
 def read_notebook(path: Path) -> dict[str, Any]:
     """Read a notebook's JSON; StudyError says what is wrong with the file."""

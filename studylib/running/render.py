@@ -13,7 +13,7 @@ from studylib.errors import StudyError
 from studylib.files import write_atomically
 from studylib.running import runs
 from studylib.running.fingerprint import weight_hashes
-from studylib.running.notebook import cell_source, read_notebook
+from studylib.running.notebook import METADATA, cell_source, read_notebook
 from studylib.workspace import find_root, import_paths, notebook_path, paper_folder
 
 MAX_BYTES = 1_000_000
@@ -85,7 +85,7 @@ def render_index(*, timeout: int = 600, stream: TextIO | None = None) -> bool:
 
 def notebook_text(name: str, notebook: dict[str, Any]) -> str:
     """Return a notebook as it is committed; StudyError names the biggest outputs of one over 1 MB."""
-    text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     if len(text.encode()) > MAX_BYTES:
         raise StudyError(
             f"{name}.ipynb would have {len(text.encode()) // 1000} kB, over {MAX_BYTES // 1000}; "
@@ -112,10 +112,7 @@ def clean(notebook: dict[str, Any], run_dir: Path) -> dict[str, Any]:
         cells.append(cell)
     return {
         "cells": cells,
-        "metadata": {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        },
+        "metadata": METADATA,
         "nbformat": 4,
         "nbformat_minor": max(5, notebook.get("nbformat_minor", 5)),
     }

@@ -1,4 +1,4 @@
-"""Toggles and sliders over plain functions: the only module that imports ipywidgets and anywidget.
+"""Toggles and sliders over plain functions: with `front`, the only module that imports ipywidgets and anywidget.
 
 Pictures live in `widgets.Image`, never in `widgets.Output`, on which a notebook executed without a front end
 can hang. Beside each picture its state stands as text, for screen readers and for tests.
@@ -16,14 +16,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-import anywidget
 import ipywidgets
-import traitlets
+from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
 from studylib.showing import figures
-from studylib.showing.pixels import PIXELS_ESM
+from studylib.showing.front import HidesPicture, Pixels
 from studylib.showing.worker import Cancellation, Cancelled, NewestWins, cancel_callback
 
 __all__ = ["Cancelled", "all_states", "cancel_callback", "compare", "pixel_picker", "static_grid"]
@@ -76,11 +75,12 @@ class Live:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """The live view and, for pages without a kernel, the picture as it stands."""
-        live = self.view._repr_mimebundle_(**kwargs)
-        picture = b64encode(self.image.value).decode()
-        return {**live, "image/jpeg": picture, "text/plain": self._text(self.values)}
+    def _ipython_display_(self) -> None:
+        """Two outputs: the picture as it stands, for whoever opens the saved notebook, and the live view, which hides
+        the picture while it lives. In one output JupyterLab would prefer the view, and say "model not found"."""
+        text = self._text(self.values)
+        display({"image/jpeg": b64encode(self.image.value).decode(), "text/plain": text}, raw=True)
+        display(self.view._repr_mimebundle_() | {"text/plain": text}, raw=True)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -90,6 +90,7 @@ class Live:
     def _start(self, view: ipywidgets.Box, initial: Pictures | None) -> None:
         """Draw the first picture in the caller's thread, where an error stops the notebook."""
         self.view = view
+        view.children = (*view.children, HidesPicture())
         try:
             if initial is not None:
                 self._remember_drawn(tuple(self.values.items()), self._encode(initial))
@@ -179,21 +180,6 @@ class Compare(Live):
         return self._function(**values | chosen, cancelled=cancelled)
 
 
-class _Pixels(anywidget.AnyWidget):
-    """A picture with one chosen pixel (x, y), counted from the top left."""
-
-    _esm = PIXELS_ESM
-    source = traitlets.Unicode().tag(sync=True)
-    size = traitlets.List(traitlets.Int()).tag(sync=True)
-    shown_width = traitlets.Int().tag(sync=True)
-    pixel = traitlets.List(traitlets.Int(), minlen=2, maxlen=2).tag(sync=True)
-
-    @traitlets.validate("pixel")
-    def _inside(self, proposal: dict) -> list[int]:
-        (x, y), (width, height) = proposal["value"], self.size
-        return [min(max(x, 0), width - 1), min(max(y, 0), height - 1)]
-
-
 class PixelPicker(Live):
     """What `pixel_picker` returns: `pixels.pixel` is the chosen (x, y), `image` the answer to it."""
 
@@ -203,7 +189,7 @@ class PixelPicker(Live):
         encoded = io.BytesIO()
         image.convert("RGB").save(encoded, "PNG")
         source = "data:image/png;base64," + b64encode(encoded.getvalue()).decode()
-        self.pixels = _Pixels(source=source, size=list(image.size), pixel=list(pixel),
+        self.pixels = Pixels(source=source, size=list(image.size), pixel=list(pixel),
                               shown_width=settings.get("width") or 2 * image.width)
         self.pixels.observe(self._changed, names="pixel")
         pictures = ipywidgets.HBox([self.pixels, self.image], layout={"flex_flow": "row wrap"})

@@ -349,8 +349,8 @@ def test_executed_notebook_does_not_hang_and_keeps_the_picture():
     NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
     assert time.monotonic() - start < 30
     shown, printed, picked, _ = (cell.outputs for cell in notebook.cells)
-    data = shown[0].data
-    assert "application/vnd.jupyter.widget-view+json" in data and data["text/plain"] == "on=True"
-    assert Image.open(io.BytesIO(base64.b64decode(data["image/jpeg"]))).size == (4 * 256 + 12, 256)
+    kept, live = (output.data for output in shown)
+    assert Image.open(io.BytesIO(base64.b64decode(kept["image/jpeg"]))).size == (4 * 256 + 12, 256)
+    assert "application/vnd.jupyter.widget-view+json" in live and kept["text/plain"] == live["text/plain"] == "on=True"
     assert printed[0].text == "waits for the running cell\non=False ·\n"
     assert picked[0].data["text/plain"] == "x=32 y=32"

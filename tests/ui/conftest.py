@@ -1,8 +1,8 @@
 """A real JupyterLab in a real Chromium: fixtures for tests that only a browser can answer.
 
-`lab(folder)` serves a folder and returns its address; `open_notebook(page, address, "x.ipynb")` opens a
-notebook in it; `run_all(page)` runs its cells and waits until they have run; `state(page)` finds the state
-texts.
+`lab(folder, *options)` serves a folder, with options of the server, and returns its address;
+`open_notebook(page, address, "x.ipynb")` opens a notebook in it; `run_all(page)` runs its cells and waits until they
+have run; `state(page)` finds the state texts; `shut_down(page)` saves the notebook and ends its kernel.
 """
 
 from __future__ import annotations
@@ -90,13 +90,13 @@ def page(browser) -> Iterator:
 
 
 @pytest.fixture(scope="module")
-def lab(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], str]]:
+def lab(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
     """Start JupyterLab on a folder, with settings of its own, and return its address."""
     started: dict[Path, tuple[subprocess.Popen, str]] = {}
 
-    def serve(folder: Path) -> str:
+    def serve(folder: Path, *options: str) -> str:
         if folder not in started:
-            started[folder] = _start_lab(folder, tmp_path_factory.mktemp("lab"))
+            started[folder] = _start_lab(folder, tmp_path_factory.mktemp("lab"), options)
         return started[folder][1]
 
     yield serve
@@ -126,12 +126,18 @@ def run_all() -> Callable:
 
 
 @pytest.fixture(scope="session")
+def shut_down() -> Callable:
+    """Save the open notebook and end its kernel."""
+    return lambda page: page.evaluate(SHUT_DOWN)
+
+
+@pytest.fixture(scope="session")
 def state() -> Callable:
     """The state texts of the page's widgets, as a locator."""
     return lambda page: page.locator(".study-state")
 
 
-def _start_lab(folder: Path, private: Path) -> tuple[subprocess.Popen, str]:
+def _start_lab(folder: Path, private: Path, options: tuple[str, ...]) -> tuple[subprocess.Popen, str]:
     settings = private / "settings"
     notifications = settings / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     notifications.parent.mkdir(parents=True)
@@ -145,7 +151,7 @@ def _start_lab(folder: Path, private: Path) -> tuple[subprocess.Popen, str]:
     places = {f"JUPYTER_{kind}_DIR": str(private / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
     log = private / "server.log"
     server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", "--config", str(config)],
+        [sys.executable, "-m", "jupyterlab", "--config", str(config), *options],
         env=os.environ | places | kernelspec_path() | {"IPYTHONDIR": str(private / "ipython"), "PYTHONPATH": str(ROOT)},
         stdout=log.open("w"), stderr=subprocess.STDOUT,
     )

@@ -83,3 +83,21 @@ def test_slider_moved_through_slow_positions_ends_at_the_newest(notebook, state)
     expect(state(page).first).to_have_text("drawing…")
     handle.press("Home")
     expect(state(page).first).to_have_text("share_attention=True shift=0 · 0.0 s", timeout=2000)
+
+
+def test_a_saved_notebook_shows_its_pictures_again(notebook, state, shut_down, open_notebook, lab, tmp_path):
+    """Reopened without its kernel a notebook said "model not found" where its picture was, though that was kept."""
+    from playwright.sync_api import expect
+
+    page = notebook
+    kept = page.locator(".jp-OutputArea-child > .jp-RenderedImage img")
+    expect(kept).to_have_count(2)
+    for picture in kept.all():
+        expect(picture).to_be_hidden()  # the live view shows it
+    shut_down(page)
+    open_notebook(page, lab(tmp_path), "widgets.ipynb")
+    expect(kept).to_have_count(2)
+    for picture in kept.all():
+        expect(picture).to_be_visible()
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 32
+    expect(state(page)).to_have_count(0)

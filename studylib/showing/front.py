@@ -1,4 +1,9 @@
-"""The front end of `widgets.pixel_picker`, as the one JavaScript module the browser gets."""
+"""Widgets with a front end of their own, and the JavaScript modules that the browser gets for them."""
+
+from __future__ import annotations
+
+import anywidget
+import traitlets
 
 PIXELS_ESM = """
 function render({ model, el }) {
@@ -51,3 +56,40 @@ function render({ model, el }) {
 }
 export default { render };
 """
+
+HIDES_PICTURE_ESM = """
+function render({ el }) {
+  let shown = true, picture = null;
+  el.style.display = "none";
+  const hide = () => {
+    if (!shown) return;
+    if (!el.isConnected) return requestAnimationFrame(hide);
+    picture = el.closest(".jp-OutputArea-child")?.previousElementSibling;
+    if (picture?.querySelector("img")) picture.style.display = "none";
+  };
+  hide();
+  return () => { shown = false; if (picture) picture.style.display = ""; };
+}
+export default { render };
+"""
+
+
+class HidesPicture(anywidget.AnyWidget):
+    """Nothing to see: it hides the picture in the output above, which the live view shows as well."""
+
+    _esm = HIDES_PICTURE_ESM
+
+
+class Pixels(anywidget.AnyWidget):
+    """A picture with one chosen pixel (x, y), counted from the top left."""
+
+    _esm = PIXELS_ESM
+    source = traitlets.Unicode().tag(sync=True)
+    size = traitlets.List(traitlets.Int()).tag(sync=True)
+    shown_width = traitlets.Int().tag(sync=True)
+    pixel = traitlets.List(traitlets.Int(), minlen=2, maxlen=2).tag(sync=True)
+
+    @traitlets.validate("pixel")
+    def _inside(self, proposal: dict) -> list[int]:
+        (x, y), (width, height) = proposal["value"], self.size
+        return [min(max(x, 0), width - 1), min(max(y, 0), height - 1)]
