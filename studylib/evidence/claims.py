@@ -1,4 +1,4 @@
-"""Decides a paper's claims from measurements: identities to a tolerance, effects by a paired bootstrap."""
+"""Decides a paper's claims from measurements: identities to a tolerance, effects by seeds and prompts."""
 
 import html
 import math
@@ -10,7 +10,7 @@ import numpy as np
 
 from studylib.errors import nearest
 from studylib.evidence.card import Card, Claim, Kind
-from studylib.evidence.intervals import MIN_PAIRS, MIN_SEEDS, MIN_TRAINING_SEEDS, paired_bootstrap
+from studylib.evidence.intervals import MIN_PAIRS, MIN_SEEDS, MIN_TRAINING_SEEDS, crossed_interval
 from studylib.evidence.verdicts import (
     FAILED,
     HELD,
@@ -104,7 +104,7 @@ class Claims:
         claim = self._of_kind(id, "directional")
         if sign not in (1, -1) or unit not in ("pair", "training"):
             raise ValueError(f"sign must be 1 or -1 and unit 'pair' or 'training', got {sign!r} and {unit!r}")
-        interval = paired_bootstrap(effects, seeds, prompts)
+        interval = crossed_interval(effects, seeds, prompts)
         n_seeds, n_pairs = len(set(seeds)), len(set(zip(seeds, prompts, strict=True)))
         if unit == "pair" and (n_seeds < MIN_SEEDS or n_pairs < MIN_PAIRS):
             raise ValueError(

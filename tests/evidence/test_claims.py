@@ -9,7 +9,6 @@ from mini_workspace import make_workspace
 
 from studylib.evidence.card import load_card
 from studylib.evidence.claims import Claims
-from studylib.evidence.intervals import paired_bootstrap
 
 SEEDS = [i % 3 for i in range(24)]
 PROMPTS = [i // 3 for i in range(24)]
@@ -99,33 +98,6 @@ def test_five_trainings_are_enough(claims):
     """Where a training is the unit, one prompt and five seeds must do."""
     found = claims.directional("rises", [1.0, 1.1, 0.9, 1.2, 0.8], range(5), ["a"] * 5, unit="training")
     assert found.verdict == "held"
-
-
-def test_bootstrap_is_repeatable_and_covers_the_true_mean():
-    """An interval that misses the truth too often makes verdicts worthless."""
-    rng, hits = np.random.default_rng(1), 0
-    seeds, prompts = np.divmod(np.arange(96), 12)
-    for _ in range(100):
-        effects = rng.normal(0, 1, 8)[seeds] + rng.normal(0, 1, 12)[prompts] + rng.normal(0, 1, 96)
-        interval = paired_bootstrap(effects, seeds, prompts, draws=500)
-        hits += interval.low <= 0 <= interval.high
-    assert hits >= 85
-    assert paired_bootstrap(effects, seeds, prompts) == paired_bootstrap(effects, seeds, prompts)
-
-
-def test_bootstrap_of_equal_effects_has_no_width():
-    """Effects without any spread leave nothing to be unsure of."""
-    assert paired_bootstrap([0.5] * 24, SEEDS, PROMPTS) == pytest.approx((0.5, 0.5, 0.5))
-
-
-@pytest.mark.parametrize(
-    ("effects", "seeds", "named"),
-    [([], [], "finite"), ([1.0, math.inf], [0, 1], "finite"), ([1.0], [0, 1], "lengths")],
-)
-def test_bootstrap_refuses_what_has_no_mean(effects, seeds, named):
-    """An infinite effect, or one without its seed, must not become a number."""
-    with pytest.raises(ValueError, match=named):
-        paired_bootstrap(effects, seeds, seeds)
 
 
 def test_unknown_and_misused_claims_are_named(claims):
