@@ -99,11 +99,7 @@ def fit(
             if step == first:
                 _check_gradients(weights, label)
             step += 1
-            if not math.isfinite(losses["loss"]):
-                raise StudyError(
-                    f"{label}: the loss is {losses['loss']} at step {step}",
-                    f"Lower learning_rate, which is {config.learning_rate:g}, or train with mixed_precision='no'",
-                )
+            _check_loss(losses["loss"], step, config, label)
             if after_backward is not None:
                 after_backward(step, {name: weight.grad for name, weight in weights.items()})
             if config.max_grad_norm:
@@ -170,6 +166,15 @@ def _averaged(weights: Mapping[str, Tensor], average: EMAModel | None) -> Iterat
         yield
     finally:
         average.restore(weights.values())
+
+
+def _check_loss(loss: float, step: int, config: TrainingConfig, label: str) -> None:
+    """StudyError for a loss that is not finite: the weights would be lost with the next step."""
+    if not math.isfinite(loss):
+        raise StudyError(
+            f"{label}: the loss is {loss} at step {step}",
+            f"Lower learning_rate, which is {config.learning_rate:g}, or train with mixed_precision='no'",
+        )
 
 
 def _check_gradients(weights: dict[str, Tensor], label: str) -> None:
