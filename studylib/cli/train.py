@@ -11,7 +11,7 @@ from studylib.cli.app import app
 from studylib.errors import StudyError, nearest
 from studylib.workspace import PACKAGE, find_root, import_paths, paper_folder, written_papers
 
-NOT_TRAININGS = ("__init__", "bars", "optimisers", "pipeline", "precision", "training_loop")
+NOT_TRAININGS = ("__init__", "bars", "budget", "optimisers", "precision", "recipe")
 
 
 @app.command(

@@ -1,4 +1,4 @@
-"""One training loop for every paper that trains, on accelerate: seeded, resumable, in float32 or mixed precision.
+"""The one training loop, for papers and recipes, on accelerate: seeded, resumable, in float32 or mixed precision.
 
 A step's random numbers come from the seed and the step's number alone, so that a run that was cut off and resumed
 ends with the very weights of one that was not. Under `accelerate launch` the processes share each batch.
@@ -10,10 +10,8 @@ import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -21,81 +19,21 @@ from accelerate.state import AcceleratorState
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor
+from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from studylib.errors import StudyError
-from studylib.evidence.knobs import check_choices, check_ranges
 from studylib.learning.checkpoint import Checkpoint
+from studylib.learning.config import TrainingConfig
+from studylib.learning.history import History, snapshot
 from studylib.learning.processes import agreed, average_gradients, share
 from studylib.machine import peak_of
-from studylib.showing.tables import Table
 
 Batch = Mapping[str, Tensor]
 Draw = Callable[[torch.Generator], Batch]
 Loss = Callable[[Batch], Tensor | Mapping[str, Tensor]]
 Gradients = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train: AdamW, gradients clipped to `max_grad_norm` (0: not), learning rate by `schedule` after a warm-up.
-
-    `ema_decay` above 0 ends with averaged weights. `gradient_accumulation_steps` batches make one step.
-    """
-
-    steps: int
-    learning_rate: float
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = 0
-    weight_decay: float = 1e-2
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = 1e-8
-    max_grad_norm: float = 1.0
-    gradient_accumulation_steps: int = 1
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    ema_decay: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        endless = (0.0, math.inf)
-        check_ranges(self, {
-            "steps": (1, math.inf), "learning_rate": endless, "warmup_steps": endless, "weight_decay": endless,
-            "max_grad_norm": endless, "ema_decay": (0.0, 0.99999), "gradient_accumulation_steps": (1, math.inf),
-        })  # fmt: skip
-        check_choices(self, {
-            "schedule": ("constant", "linear", "cosine"), "mixed_precision": ("no", "bf16", "fp16")
-        })  # fmt: skip
-
-
-@dataclass
-class History:
-    """What a training left behind: a row per step with its losses, learning rate and seconds so far.
-
-    snapshots: step -> the weights after it, on the CPU, for the steps that `fit` was asked to keep.
-    """
-
-    rows: list[dict[str, float]] = field(default_factory=list)
-    snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    parameters: int = 0
-    memory_mib: float = 0.0  # the most that training held beyond what was there before
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training, those before a resume included."""
-        return self.rows[-1]["seconds"] if self.rows else 0.0
-
-    def column(self, name: str = "loss") -> list[float]:
-        """One named loss, step by step."""
-        if self.rows and name not in self.rows[0]:
-            raise LookupError(f"the history has no column {name!r}, only {', '.join(self.rows[0])}")
-        return [row[name] for row in self.rows]
-
-    def table(self, every: int = 50) -> Table:
-        """Means over each `every` steps."""
-        parts = [self.rows[start : start + every] for start in range(0, len(self.rows), every)]
-        names = [name for name in self.rows[0] if name not in ("step", "seconds")]
-        means = [{name: sum(row[name] for row in part) / len(part) for name in names} for part in parts]
-        return Table({f"to step {p[-1]['step']:.0f}": mean for p, mean in zip(parts, means, strict=True)}, digits=4)
+Schedule = Callable[[int, float], float | None]
 
 
 def fit(
@@ -106,8 +44,13 @@ def fit(
     *,
     folder: Path | None = None,
     save_every: float = 30.0,
+    make_optimiser: Callable[[dict[str, Tensor]], Optimizer] | None = None,
+    schedule: Schedule | None = None,
+    buffers: Mapping[str, Tensor] | None = None,
     after_backward: Callable[[int, Gradients], None] | None = None,
     after_step: Callable[[int], None] | None = None,
+    show: Callable[[History], None] | None = None,
+    show_every: float = 300.0,
     keep: Collection[int] = (),
     label: str = "training",
 ) -> History:
@@ -117,46 +60,48 @@ def fit(
     mean loss, or named losses of which "loss" is minimised. `after_backward(n, gradients)` sees the gradients by name,
     before they are clipped, and `after_step(n)` the new weights, in each of steps 1 to N. `keep` names steps whose
     weights become snapshots of the history, 0 those before the first. With `folder` the state is kept there every
-    `save_every` seconds and at the end, and a later call goes on from it.
-    Random state: the global generators are left as they were. Raises ValueError for weights that are not float32,
-    StudyError for weights that the loss does not reach, for a loss that is not finite and for a checkpoint of another
-    training or of other data.
+    `save_every` seconds and at the end, and a later call goes on from it; `buffers`, which the forward itself changes
+    (the statistics of a BatchNorm), are kept with it.
+    make_optimiser: from the named weights; by default AdamW as `config` says. schedule: (steps done, seconds so far) ->
+    factor of the learning rates in the next step, None to end before `config.steps`; by default that of `config`.
+    `show(history)` is called every `show_every` seconds and at the end, in the first process, with the averaged weights
+    in place; its time does not count.
+    Random state: the global generators, which `loss` may draw from, are seeded by the step and in the end left as they
+    were. Raises ValueError for weights that are not float32, StudyError for weights that the loss does not reach, for a
+    loss that is not finite and for a checkpoint of another training or of other data.
     """
     weights = _trained(parameters)
     if strange := [step for step in keep if not 0 <= step <= config.steps]:
         raise ValueError(f"{label}: step {strange[0]} cannot be kept, the steps are 0 to {config.steps}")
     device = next(iter(weights.values())).device
     accelerator = _accelerator(config, device)
-    optimiser = torch.optim.AdamW(
-        weights.values(), config.learning_rate, config.betas, config.epsilon, config.weight_decay,
-        fused=True if device.type == "cpu" else None,  # else there it goes weight by weight, in Python
-    )
-    factor = get_scheduler(
-        config.schedule, optimiser, num_warmup_steps=config.warmup_steps, num_training_steps=config.steps
-    ).lr_lambdas[0]
+    optimiser = adamw(weights.values(), config) if make_optimiser is None else make_optimiser(weights)
+    peaks = [group["lr"] for group in optimiser.param_groups]
+    schedule = schedule or _schedule(config, optimiser)
     average = EMAModel(weights.values(), decay=config.ema_decay) if config.ema_decay else None
     history = History(parameters=sum(weight.numel() for weight in weights.values()))
-    checkpoint = None if folder is None else Checkpoint(folder, weights, optimiser, average, accelerator, config)
-    first = checkpoint.load(history, draw(_generator(config, 0, 0))) if checkpoint else 0
+    checkpoint = None
+    if folder is not None:
+        checkpoint = Checkpoint(folder, weights, buffers or {}, optimiser, average, accelerator, config)
+        checkpoint.load(history, draw(_generator(config, 0, 0)))
+    first = step = len(history.rows)
     if first == 0 and 0 in keep:
         history.snapshots[0] = snapshot(weights)
     stepper = accelerator.prepare_optimizer(optimiser, device_placement=False)
-    previous, saved = time.monotonic(), time.monotonic()
-    quiet = not accelerator.is_main_process
-    bar = tqdm(total=config.steps, initial=first, desc=label, leave=False, mininterval=0.5, disable=quiet)
+    previous = saved = shown = time.monotonic()
+    main = accelerator.is_main_process
+    bar = tqdm(total=config.steps, initial=first, desc=label, leave=False, mininterval=0.5, disable=not main)
     with peak_of(str(device)) as peak, _training(weights), bar:
-        for step in range(first, config.steps):
-            optimiser.param_groups[0]["lr"] = config.learning_rate * factor(step)
+        while step < config.steps and (factor := schedule(step, history.seconds)) is not None:
+            for group, rate in zip(optimiser.param_groups, peaks, strict=True):
+                group["lr"] = rate * factor
             losses = _accumulate(accelerator, weights, draw, loss, config, step)
-            if not math.isfinite(losses["loss"]):
-                raise StudyError(
-                    f"{label}: the loss is {losses['loss']} at step {step + 1}",
-                    f"Lower learning_rate, which is {config.learning_rate:g}, or train with mixed_precision='no'",
-                )
             if step == first:
                 _check_gradients(weights, label)
+            step += 1
+            _check_loss(losses["loss"], step, config, label)
             if after_backward is not None:
-                after_backward(step + 1, {name: weight.grad for name, weight in weights.items()})
+                after_backward(step, {name: weight.grad for name, weight in weights.items()})
             if config.max_grad_norm:
                 accelerator.clip_grad_norm_(weights.values(), config.max_grad_norm)
             stepper.step()
@@ -165,22 +110,71 @@ def fit(
                 average.step(weights.values())
             if after_step is not None:
                 with torch.no_grad():
-                    after_step(step + 1)
-            if step + 1 in keep:
-                history.snapshots[step + 1] = snapshot(weights)
+                    after_step(step)
+            if step in keep:
+                history.snapshots[step] = snapshot(weights)
             now = time.monotonic()
-            row = {"step": step + 1, **losses, "learning_rate": optimiser.param_groups[0]["lr"]}
-            history.rows.append(row | {"seconds": history.seconds + now - previous})
+            row = {"step": step, **losses, "learning_rate": optimiser.param_groups[0]["lr"]}
+            history.rows.append(row | {"seconds": agreed(history.seconds + now - previous)})
             previous = now
             bar.update()
             bar.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
-            if checkpoint and (now - saved > save_every or step + 1 == config.steps):
-                checkpoint.save(step + 1, history)
+            if checkpoint and now - saved > save_every:
+                checkpoint.save(history)
                 saved = time.monotonic()
+            if show and main and now - shown > show_every:
+                with torch.no_grad(), _averaged(weights, average):
+                    show(history)
+                previous = shown = time.monotonic()
+    if checkpoint and checkpoint.step < step:
+        checkpoint.save(history)
     if average is not None:
         average.copy_to(weights.values())
+    if show and main:
+        with torch.no_grad():
+            show(history)
     history.memory_mib = peak.mib
     return history
+
+
+def adamw(weights: Iterable[Tensor], config: TrainingConfig) -> torch.optim.AdamW:
+    """The optimiser that `config` describes."""
+    weights = list(weights)
+    return torch.optim.AdamW(
+        weights, config.learning_rate, config.betas, config.epsilon, config.weight_decay,
+        fused=True if weights[0].device.type == "cpu" else None,  # else there it goes weight by weight, in Python
+    )
+
+
+def _schedule(config: TrainingConfig, optimiser: Optimizer) -> Schedule:
+    """What `config` says: it looks at steps only."""
+    factor = get_scheduler(
+        config.schedule, optimiser, num_warmup_steps=config.warmup_steps, num_training_steps=config.steps
+    ).lr_lambdas[0]
+    return lambda step, _: factor(step)
+
+
+@contextlib.contextmanager
+def _averaged(weights: Mapping[str, Tensor], average: EMAModel | None) -> Iterator[None]:
+    """The averaged weights in place of the last ones inside the block."""
+    if average is None:
+        yield
+        return
+    average.store(weights.values())
+    average.copy_to(weights.values())
+    try:
+        yield
+    finally:
+        average.restore(weights.values())
+
+
+def _check_loss(loss: float, step: int, config: TrainingConfig, label: str) -> None:
+    """StudyError for a loss that is not finite: the weights would be lost with the next step."""
+    if not math.isfinite(loss):
+        raise StudyError(
+            f"{label}: the loss is {loss} at step {step}",
+            f"Lower learning_rate, which is {config.learning_rate:g}, or train with mixed_precision='no'",
+        )
 
 
 def _check_gradients(weights: dict[str, Tensor], label: str) -> None:
@@ -224,11 +218,6 @@ def _share(batch: Batch, accelerator: Accelerator) -> Batch:
     if uneven:
         raise ValueError(f"a batch of {uneven} rows cannot be shared by {count} processes; take a multiple of {count}")
     return {name: share(rows) for name, rows in batch.items()}
-
-
-def snapshot(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of weights on the CPU, by name."""
-    return {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
 
 
 def gradient_sizes(gradients: Gradients, group: Callable[[str], str]) -> dict[str, float]:

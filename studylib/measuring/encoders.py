@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from studylib.measuring.pictures import to_pixels
 from studylib.models import load
 from studylib.models.table import ENCODERS
 
@@ -78,9 +78,7 @@ def judge_logits(images: Sequence[Image.Image], network: nn.Module) -> dict[str,
         for batch in _batches(images):
             batch = [image if image.size == JUDGE_SIZE else image.resize(JUDGE_SIZE, Image.Resampling.LANCZOS)
                      for image in batch]
-            pixels = torch.from_numpy(np.stack([np.asarray(image) for image in batch]))  # (n, 128, 128, 3)
-            pixels = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1  # (n, 3, 128, 128)
-            for name, logits in network(pixels.to(device)).items():
+            for name, logits in network(to_pixels(batch).to(device)).items():  # (n, 3, 128, 128)
                 parts[name].append(logits.float().cpu())  # (n, classes)
     return {name: torch.cat(logits) for name, logits in parts.items()}  # (N, classes)
 

@@ -7,55 +7,52 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 from scipy.linalg import sqrtm
 from torch import Tensor
 
+from studylib.measuring import metrics
+from studylib.measuring.pictures import to_images, to_pixels
+from studylib.measuring.views import draw_pictures
 from studylib.models.face import FaceNetwork
 from studylib.models.files import WEIGHTS
 from studylib.models.judge import Judge
-from studylib.recipes import training_loop as loop
-from studylib.recipes.judge import reconstructed
-from studylib.recipes.pipeline import sample, shipped_pipeline
+from studylib.models.load import load, load_network
+from studylib.recipes import recipe
+from studylib.recipes.vae import reconstructed
+from studylib.showing import figures
 from studylib.world.data import HELD_OUT, held_out
 from studylib.world.scene import Scene, attributes, caption
 
 SHEET = WEIGHTS / "sheet.webp"
+RENDERS = 2048  # held-out scenes that are drawn
 SURE = 0.9  # a judge's probability from which it counts as sure
 ALL_HAVE = ("noun", "colour", "style", "place")
 
 
-def pixels_of(images: list[Image.Image]) -> Tensor:
-    """(N, 3, 128, 128) in [-1, 1]."""
-    return loop.to_pixels(np.stack([np.asarray(image) for image in images]), "cpu")
+def sample(pipe: Any, captions: Sequence[str], seed: int) -> list[Image.Image]:
+    """A picture a caption in 25 steps, i from the noise of `seed + i`."""
+    seeds = range(seed, seed + len(captions))
+    return draw_pictures(pipe, captions, seeds, batch_size=40, num_inference_steps=25, guidance_scale=5.0)
 
 
-@torch.no_grad()
-def judged(judge: Judge, pixels: Tensor) -> list[dict[str, str]]:
-    """The judge's choice for every attribute of every picture."""
-    parts = [judge(batch) for batch in pixels.split(64)]
-    best = {a: torch.cat([part[a] for part in parts]).argmax(-1).tolist() for a in judge.heads}
-    return [{a: judge.heads[a][best[a][i]] for a in best} for i in range(len(pixels))]
-
-
-@torch.no_grad()
-def sure_of_pattern(judge: Judge, pixels: Tensor) -> float:
+def sure_of_pattern(judge: Judge, images: list[Image.Image]) -> float:
     """Share of pictures of whose pattern the judge is sure."""
-    best = torch.cat([judge(batch)["pattern"].softmax(-1).max(-1).values for batch in pixels.split(64)])
+    best = metrics.judge_probabilities(images, "pattern", judge).max(-1).values
     return (best > SURE).float().mean().item()
 
 
 @torch.no_grad()
-def judge_features(judge: Judge, pixels: Tensor) -> np.ndarray:
+def judge_features(judge: Judge, images: list[Image.Image]) -> np.ndarray:
     """What the judge's heads read, (N, 96) float64."""
-    return torch.cat([judge.backbone(p).pooler_output.flatten(1) for p in pixels.split(64)]).double().numpy()
+    parts = [judge.backbone(batch).pooler_output.flatten(1) for batch in to_pixels(images).split(64)]
+    return torch.cat(parts).double().numpy()
 
 
 def frechet(one: np.ndarray, other: np.ndarray) -> float:
@@ -99,57 +96,46 @@ def agreement(scenes: list[Scene], choices: list[dict[str, str]]) -> dict[str, f
     return result
 
 
-def measure(
-    pipe: StableDiffusionPipeline, judge: Judge, face: FaceNetwork, folder: Path, count: int = 600
-) -> dict[str, float]:
+def renders_of(count: int, first: int = 0) -> list[Image.Image]:
+    """Held-out scenes as they are drawn."""
+    return [Image.fromarray(picture) for picture in recipe.drawn(RENDERS, first=HELD_OUT)[first : first + count]]
+
+
+def through(vae: Any, images: list[Image.Image]) -> list[Image.Image]:
+    """Pictures after the autoencoder, which is on the CPU or another device."""
+    return to_images(reconstructed(vae, to_pixels(images).to(vae.device)))
+
+
+def measure(pipe: Any, folder: Path, count: int = 600) -> dict[str, float]:
     """All that the card of `sd` reports, on held-out captions that tell everything, and how free an unsaid style is."""
+    judge, face = load_network("judge"), load_network("face")
     scenes = held_out(count)
     images = sample(pipe, [caption(scene) for scene in scenes], seed=10_000)
-    drawn = pixels_of(images)
-    renders = loop.to_pixels(loop.drawn(2048, first=HELD_OUT), "cpu")
-    again = reconstructed(pipe.vae, renders[:count])
-    others = judge_features(judge, renders[count:])
-    result = {"prompts": count} | agreement(scenes, judged(judge, drawn))
-    people = torch.tensor([scene.person is not None for scene in scenes])
+    renders, others = renders_of(count), renders_of(RENDERS - count, first=count)
+    elsewhere = judge_features(judge, others)
+    people = [image for image, scene in zip(images, scenes, strict=True) if scene.person is not None]
+    result = {"prompts": count} | agreement(scenes, metrics.judge(images, judge))
     result |= {
-        "faces_found": faces_found(face, drawn[people]),
-        "pattern_sure": sure_of_pattern(judge, drawn),
-        "pattern_sure_renders": sure_of_pattern(judge, renders[:count]),
-        "frechet": frechet(judge_features(judge, drawn), others),
-        "frechet_reconstructions": frechet(judge_features(judge, again), others),
-        "frechet_renders": frechet(judge_features(judge, renders[:count]), others),
+        "faces_found": faces_found(face, to_pixels(people)),
+        "pattern_sure": sure_of_pattern(judge, images),
+        "pattern_sure_renders": sure_of_pattern(judge, renders),
+        "frechet": frechet(judge_features(judge, images), elsewhere),
+        "frechet_reconstructions": frechet(judge_features(judge, through(pipe.vae, renders)), elsewhere),
+        "frechet_renders": frechet(judge_features(judge, renders), elsewhere),
     }
-    loop.contact_sheet(images[:60], 12).save(folder / "held_out.png")
+    figures.sheet(images[:60], 12, gap=2).save(folder / "held_out.png")
     cats = sample(pipe, ["a cat"] * (count // 3), seed=50_000)
-    loop.contact_sheet(cats[:60], 12).save(folder / "cats.png")
-    counts = Counter(choice["style"] for choice in judged(judge, pixels_of(cats)))
-    shares = [n / len(cats) for n in counts.values()]
-    result["style_entropy_bits"] = -sum(share * math.log2(share) for share in shares)
+    figures.sheet(cats[:60], 12, gap=2).save(folder / "cats.png")
+    result["style_entropy_bits"] = metrics.style_entropy(cats, judge)
     return {name: round(value, 4) for name, value in result.items()}
 
 
-def sheet(pipe: StableDiffusionPipeline, first: int = 700, count: int = 48, columns: int = 8) -> Image.Image:
+def sheet(pipe: Any, first: int = 700, count: int = 48) -> Image.Image:
     """Renders, their reconstructions and samples of their captions, one block under the other."""
-    scenes = held_out(count, first=first)
-    renders = loop.to_pixels(loop.drawn(2048, first=HELD_OUT)[first : first + count], "cpu")
-    again = [loop.to_image(p) for p in reconstructed(pipe.vae, renders)]
-    samples = sample(pipe, [caption(scene) for scene in scenes], seed=20_000)
-    rows = [loop.to_image(p) for p in renders], again, samples
-    blocks = [loop.contact_sheet(images, columns * 2) for images in rows]
-    page = Image.new("RGB", (blocks[0].width, sum(block.height + 14 for block in blocks)), "white")
-    top = 0
-    for block in blocks:
-        page.paste(block, (0, top))
-        top += block.height + 14
-    return page
-
-
-def networks() -> tuple[Judge, FaceNetwork]:
-    """The shipped judge and face network, in float32."""
-    return (
-        Judge.from_pretrained(WEIGHTS / "judge").float().eval(),
-        FaceNetwork.from_pretrained(WEIGHTS / "face").float().eval(),
-    )
+    renders = renders_of(count, first)
+    samples = sample(pipe, [caption(scene) for scene in held_out(count, first=first)], seed=20_000)
+    blocks = [figures.sheet(images, 16, gap=2) for images in (renders, through(pipe.vae, renders), samples)]
+    return figures.sheet(blocks, 1, gap=14)
 
 
 def main() -> None:
@@ -158,8 +144,8 @@ def main() -> None:
     count = parser.parse_args().prompts
     folder = Path("runs/recipes/bars")
     folder.mkdir(parents=True, exist_ok=True)
-    pipe = shipped_pipeline()
-    measured = measure(pipe, *networks(), folder, count)
+    pipe = load("tiny", device="cpu")
+    measured = measure(pipe, folder, count)
     path = WEIGHTS / "sd" / "metrics.json"
     metrics = json.loads(path.read_text()) | measured
     path.write_text(json.dumps(metrics, indent=1) + "\n")
@@ -168,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    recipe.run(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,11 @@ import torch
 from accelerate import PartialState
 
 from studylib.models.files import WEIGHTS
-from studylib.recipes.precision import TYPES, Precision
+from studylib.recipes.precision import TYPES
+
+OLD_CHECKPOINT = "checkpoint.pt"  # of the loop that recipes once had for themselves
+WARMUP = 100  # steps
+LOWEST = 0.02  # factor of the learning rate at the end
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,16 @@ class Budget:
     out: Path
     compile: bool
     init: Path | None
-    precision: Precision = field(default_factory=Precision)
+    precision: str = "auto"
     options: dict[str, object] = field(default_factory=dict)  # of this recipe only
+
+    def schedule(self, step: int, seconds: float) -> float | None:
+        """Factor of the learning rate after `step` steps and so many seconds: a warm-up, then half a cosine down to
+        `LOWEST`; None once either is used up."""
+        progress = max(step / self.steps, seconds / 60 / self.minutes)
+        if progress >= 1:
+            return None
+        return min(1.0, (step + 1) / WARMUP) * (LOWEST + (1 - LOWEST) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def read_budget(
@@ -63,13 +76,17 @@ def read_budget(
     parser.add_argument(
         "--init", type=Path, help="go on from these weights (a folder a recipe wrote), with a fresh schedule"
     )
-    parser.add_argument("--precision", choices=TYPES, default="auto", help="auto: on a CPU the faster one of both")
+    types = ("auto", *TYPES)
+    parser.add_argument("--precision", choices=types, default="auto", help="auto: on a CPU the faster one of both")
     parser.add_argument("--threads", type=int, default=0, help="threads of this process; 0: as many as torch takes")
     for option, told in (options or {}).items():
         parser.add_argument(f"--{option.replace('_', '-')}", **told)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    if (args.folder / OLD_CHECKPOINT).exists():
+        parser.error(f"{args.folder / OLD_CHECKPOINT} has the format of an earlier version, which cannot be read: "
+                     "delete it, or give another --folder")
     args.folder.mkdir(parents=True, exist_ok=True)
     if args.device is None:
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -79,6 +96,5 @@ def read_budget(
             parser.error(f"--batch-size {args.batch_size} cannot be shared by {state.num_processes} processes")
         args.device = "cpu" if state.device.type == "cpu" else str(state.device)  # not "cpu:0": no checkpoint knows it
     torch.manual_seed(args.seed)
-    args.precision = Precision(args.device, args.precision)
     args.options = {option: getattr(args, option) for option in options or {}}
     return Budget(**{f: getattr(args, f) for f in Budget.__dataclass_fields__})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +18,15 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from studylib.learning.processes import gathered, share
-from studylib.recipes import training_loop as loop
+from studylib.learning.processes import gathered
+from studylib.measuring.pictures import to_pixels
+from studylib.recipes import recipe
 from studylib.recipes.budget import read_budget
-from studylib.world.data import HELD_OUT, held_out, pictures, scene_number
+from studylib.world.data import HELD_OUT, held_out, scene_number
 from studylib.world.scene import COLOURS, PLACES, STYLES, THINGS, Scene, caption
 
 CONTEXT = 32  # tokens
+MEASURED = 512  # held-out scenes
 RARE = ("sks", "zwx", "ohwx", "qvk", "xjy", "pllr")  # words of their own that no caption has
 _WORD = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
@@ -123,46 +126,46 @@ def main() -> None:
         options={"text": {"action": "store_true", "help": "with --init: train the text tower as well"}},
     )  # fmt: skip
     device, first = budget.device, budget.seed * budget.scenes
-    data = loop.drawn(budget.scenes, first=first)
+    data = recipe.drawn(budget.scenes, first=first)
     if budget.init:
         tokenizer = CLIPTokenizer.from_pretrained(budget.init)
     else:
         rng = random.Random(budget.seed)
         tokenizer = train_tokenizer([caption(scene_number(i), rng) for i in range(20_000)])
-    model = loop.start(budget, build(tokenizer))
+    model = recipe.start(budget, build(tokenizer))
     # with --init the text tower stays what the diffusion model knows
     model.text_model.requires_grad_(budget.init is None or budget.options["text"])
 
-    def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def draw(generator: torch.Generator) -> dict[str, Tensor]:
         index = torch.randint(len(data), (budget.batch_size,), generator=generator).sort().values
         words = random.Random(int(torch.randint(1 << 31, (1,), generator=generator)))
         captions = [caption(scene_number(first + i), words) for i in index.tolist()]
-        index, ids = share(index).numpy(), share(tokenize(tokenizer, captions)).to(device)
-        with budget.precision.autocast():
-            images = model.visual_projection(model.vision_model(loop.to_pixels(data[index], device)).pooler_output)
-            texts = model.text_projection(model.text_model(ids).pooler_output)
-        scale = model.logit_scale.exp().clamp(max=100)
+        return {"index": index, "ids": tokenize(tokenizer, captions)}
+
+    def loss(batch: Mapping[str, Tensor]) -> Tensor:
+        pixels, ids = to_pixels(data[batch["index"].numpy()]).to(device), batch["ids"].to(device)
+        images = model.visual_projection(model.vision_model(pixels).pooler_output)
+        texts = model.text_projection(model.text_model(ids).pooler_output)
         images, texts = (gathered(F.normalize(f.float(), dim=-1)) for f in (images, texts))  # (N, D) each
-        logits, ids = scale * images @ texts.T, gathered(ids)  # (N, N), (N, 32)
+        ids = gathered(ids)  # (N, 32)
         same = (ids[:, None] == ids[None]).all(-1).float()  # two scenes may have one caption: both are right
-        target = same / same.sum(1, keepdim=True)
-        value = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        return {"loss": value}
+        return recipe.contrast(images, texts, 1 / model.logit_scale.exp().clamp(max=100), same)
 
     pace = 0.4 if budget.init else 1.0
-    trained = loop.fit(budget, model, loss, lr=1.5e-3 * pace, muon_lr=2e-3 * pace, weight_decay=0.05, ema=0.995)
-    scenes = held_out(512)
-    accuracy = attribute_accuracy(
-        model, tokenizer, scenes, loop.to_pixels(pictures(512, loop.DATA, first=HELD_OUT), device)
+    trained = recipe.train(
+        budget, model, draw, loss, lr=1.5e-3 * pace, muon_lr=2e-3 * pace, weight_decay=0.05, ema=0.995
     )
-    loop.save_half(model, budget.out)
+    held = to_pixels(recipe.drawn(MEASURED, first=HELD_OUT)).to(device)
+    accuracy = attribute_accuracy(model, tokenizer, held_out(MEASURED), held)
+    recipe.save_half(model, budget.out)
     half = {"mean": [0.5] * 3, "std": [0.5] * 3}
     images = CLIPImageProcessor(
         size={"shortest_edge": 128}, crop_size=128, image_mean=half["mean"], image_std=half["std"]
     )
     CLIPProcessor(images, tokenizer).save_pretrained(budget.out)
-    loop.write_metrics(budget, model, trained, {"attribute_accuracy": round(sum(accuracy.values()) / 4, 4), **accuracy})
+    mean = round(sum(accuracy.values()) / len(accuracy), 4)
+    recipe.write_metrics(budget, model, trained, {"attribute_accuracy": mean, **accuracy})
 
 
 if __name__ == "__main__":
-    main()
+    recipe.run(main)

@@ -7,19 +7,23 @@ or another) are pulled together, other people pushed away; keypoints are known f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from studylib.learning.processes import gathered, share
+from studylib.learning.processes import gathered
+from studylib.measuring.pictures import to_pixels
 from studylib.models.face import KEYPOINTS, FaceNetwork, Faces
-from studylib.recipes import training_loop as loop
+from studylib.recipes import recipe
 from studylib.recipes.budget import read_budget
 from studylib.recipes.judge import disturb
 from studylib.world.data import HELD_OUT, numbered_view, scene_number
 from studylib.world.shapes import keypoints
 
 NO_FACE = 0.25  # share of pictures of things in a batch
+MEASURED = 4000  # held-out scenes
 
 
 def people(first: int, count: int) -> list[int]:
@@ -47,15 +51,15 @@ def seen(model: FaceNetwork, pixels: Tensor) -> Faces:
     return Faces(*(torch.cat(values).cpu() for values in zip(*parts, strict=True)))
 
 
-def measure(model: FaceNetwork, device: str, count: int = 4000) -> dict[str, float]:
+def measure(model: FaceNetwork, device: str, count: int) -> dict[str, float]:
     """AUC between views of the same style, and between views of different styles; keypoint error; faces found."""
     members = people(HELD_OUT, count)
     views = {}
     for view in (0, 1, 2):
-        held = loop.drawn(count, first=HELD_OUT, view=view)
-        views[view] = seen(model, loop.to_pixels(held[members], device))
+        held = recipe.drawn(count, first=HELD_OUT, view=view)
+        views[view] = seen(model, to_pixels(held[members]).to(device))
     things = sorted(set(range(count)) - set(members))[:1000]
-    none = seen(model, loop.to_pixels(loop.drawn(count, first=HELD_OUT)[things], device))
+    none = seen(model, to_pixels(recipe.drawn(count, first=HELD_OUT)[things]).to(device))
     result = {}
     for name, view in (("auc", 1), ("auc_across_styles", 2)):
         likeness = views[0].embedding @ views[view].embedding.T
@@ -72,36 +76,38 @@ def measure(model: FaceNetwork, device: str, count: int = 4000) -> dict[str, flo
 def main() -> None:
     budget = read_budget("face", __doc__.splitlines()[0], steps=6000, minutes=25, batch_size=64, scenes=16_000)
     device, first = budget.device, budget.seed * budget.scenes
-    views = [loop.drawn(budget.scenes, first=first, view=view) for view in (0, 1, 2)]
+    views = [recipe.drawn(budget.scenes, first=first, view=view) for view in (0, 1, 2)]
     members = torch.tensor(people(first, budget.scenes))
     things = torch.tensor(sorted(set(range(budget.scenes)) - set(members.tolist())))
     truth = torch.zeros(3, budget.scenes, len(KEYPOINTS), 2)
     for view in range(3):
         truth[view, members] = torch.tensor([true_keypoints(first + i, view) for i in members.tolist()])
-    model = loop.start(budget, FaceNetwork())
+    model = recipe.start(budget, FaceNetwork())
     empty = round(budget.batch_size * NO_FACE)
 
-    def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
-        index = share(members[torch.randperm(len(members), generator=generator)[: budget.batch_size]])
-        blank = share(things[torch.randint(len(things), (empty,), generator=generator)])
-        a, b = torch.randperm(3, generator=generator)[:2].tolist()
-        pictures = [views[a][index.numpy()], views[b][index.numpy()], views[0][blank.numpy()]]
-        pixels = disturb(torch.cat([loop.to_pixels(part, device) for part in pictures]), generator)
-        with budget.precision.autocast():
-            faces = model(pixels)
+    def draw(generator: torch.Generator) -> dict[str, Tensor]:
+        index = members[torch.randperm(len(members), generator=generator)[: budget.batch_size]]
+        things_shown = things[torch.randint(len(things), (empty,), generator=generator)]
+        chosen = torch.randperm(3, generator=generator)[:2]
+        return {"index": index, "things": things_shown, "views": chosen.expand(len(index), 2)}
+
+    def loss(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        index, (a, b) = batch["index"], batch["views"][0].tolist()  # the same two views for the whole batch
+        parts = [views[a][index.numpy()], views[b][index.numpy()], views[0][batch["things"].numpy()]]
+        faces = model(disturb(torch.cat([to_pixels(part) for part in parts]).to(device)))
         n = len(index)
         one, other = gathered(faces.embedding[:n]), gathered(faces.embedding[n : 2 * n])
         points = torch.cat([truth[a, index], truth[b, index]]).to(device)
-        identity = loop.contrast(one, other, 0.1)
+        identity = recipe.contrast(one, other, 0.1)
         where = heatmap_loss(faces.maps[: 2 * n], points) + 10 * (faces.keypoints[: 2 * n] - points).abs().mean()
-        present = (torch.arange(len(pixels), device=device) < 2 * n).float()
+        present = (torch.arange(len(faces.found), device=device) < 2 * n).float()
         found = F.binary_cross_entropy_with_logits(faces.found, present)
         return {"loss": identity + where + found, "identity": identity, "where": where, "found": found}
 
-    trained = loop.fit(budget, model, loss, lr=2e-3, muon_lr=2e-3, weight_decay=0.02, ema=0.99)
-    measured = measure(model, device)
-    loop.save_half(model, budget.out)
-    loop.write_metrics(budget, model, trained, measured)
+    trained = recipe.train(budget, model, draw, loss, lr=2e-3, muon_lr=2e-3, weight_decay=0.02, ema=0.99)
+    measured = measure(model, device, MEASURED)
+    recipe.save_half(model, budget.out)
+    recipe.write_metrics(budget, model, trained, measured)
 
 
 def heatmap_loss(maps: Tensor, points: Tensor) -> Tensor:
@@ -113,4 +119,4 @@ def heatmap_loss(maps: Tensor, points: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    recipe.run(main)

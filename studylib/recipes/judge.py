@@ -5,17 +5,22 @@ Stands for a human rater. Bar: >= 98 % each head on held-out renders, >= 97 % on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from PIL import Image
 from torch import Tensor
 
-from studylib.learning.processes import share
+from studylib.measuring import metrics
+from studylib.measuring.pictures import to_images, to_pixels
 from studylib.models.files import WEIGHTS
 from studylib.models.judge import Judge
-from studylib.recipes import training_loop as loop
+from studylib.models.load import load_part
+from studylib.recipes import recipe
 from studylib.recipes.budget import read_budget
-from studylib.world.data import HELD_OUT, scene_number
+from studylib.recipes.vae import reconstructed
+from studylib.world.data import HELD_OUT, held_out, scene_number
 from studylib.world.scene import COLOURS, NOUNS, PATTERNS, PEOPLE_ATTRIBUTES, PLACES, STYLES, attributes
 
 HEADS = {
@@ -28,22 +33,21 @@ HEADS = {
     **PEOPLE_ATTRIBUTES,
 }
 ABSENT = -100  # the class number of an attribute that a scene does not have
+MEASURED = 2048  # held-out scenes
 
 
-def disturb(pixels: Tensor, generator: torch.Generator) -> Tensor:
+def disturb(pixels: Tensor) -> Tensor:
     """Blur (none to three passes of a 3x3 mean), noise and brightness: generated pictures are never as crisp as
-    renders, and a person does not take a soft sketch for a watercolour."""
+    renders, and a person does not take a soft sketch for a watercolour.
+
+    Random state: torch's global generator.
+    """
     n = len(pixels)
     for _ in range(3):
-        blur = torch.rand(n, 1, 1, 1, generator=generator).to(pixels)
         soft = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
-        pixels = torch.lerp(pixels, soft, blur)
-    noise = (
-        0.06
-        * torch.rand(n, 1, 1, 1, generator=generator).to(pixels)
-        * torch.randn(pixels.shape, generator=generator).to(pixels)
-    )
-    return pixels * (1 + 0.08 * torch.randn(n, 1, 1, 1, generator=generator).to(pixels)) + noise
+        pixels = torch.lerp(pixels, soft, torch.rand(n, 1, 1, 1).to(pixels))
+    noise = 0.06 * torch.rand(n, 1, 1, 1) * torch.randn(pixels.shape)
+    return pixels * (1 + 0.08 * torch.randn(n, 1, 1, 1)).to(pixels) + noise.to(pixels)
 
 
 def labels(indices: range | list[int]) -> dict[str, Tensor]:
@@ -54,54 +58,43 @@ def labels(indices: range | list[int]) -> dict[str, Tensor]:
     }
 
 
-@torch.no_grad()
-def accuracy(judge: Judge, pixels: Tensor, truth: dict[str, Tensor]) -> dict[str, float]:
-    """Share of pictures that have the attribute and are named right, by attribute."""
-    parts = [judge(batch) for batch in pixels.split(64)]
-    result = {}
-    for attribute, right in truth.items():
-        has = right != ABSENT
-        choice = torch.cat([part[attribute] for part in parts]).argmax(-1).cpu()
-        result[attribute] = round((choice[has] == right[has]).float().mean().item(), 4)
-    return result
+def head_loss(logits: Tensor, right: Tensor) -> Tensor:
+    """Mean cross-entropy over the pictures that have the attribute: logits (N, classes), class numbers (N,); 0 where
+    none has it."""
+    total = F.cross_entropy(logits, right, ignore_index=ABSENT, label_smoothing=0.02, reduction="sum")
+    return total / (right != ABSENT).sum().clamp(min=1)
 
 
-@torch.no_grad()
-def reconstructed(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """Pictures after encoder and decoder, in [-1, 1]."""
-    return torch.cat([vae.decode(vae.encode(p).latent_dist.mean).sample.clamp(-1, 1) for p in pixels.split(32)])
+def accuracy(judge: Judge, images: list[Image.Image]) -> dict[str, float]:
+    """Share of the first held-out scenes that have the attribute and are named right, by attribute."""
+    truth = [attributes(scene) for scene in held_out(len(images))]
+    return {name: round(share, 4) for name, share in metrics.accuracy_by_attribute(images, truth, judge).items()}
 
 
 def main() -> None:
     budget = read_budget("judge", __doc__.splitlines()[0], steps=6000, minutes=20, batch_size=64, scenes=48_000)
     device, first = budget.device, budget.seed * budget.scenes
-    data = loop.drawn(budget.scenes, first=first)
+    data = recipe.drawn(budget.scenes, first=first)
     truth = labels(range(first, first + budget.scenes))
-    model = loop.start(budget, Judge({a: list(names) for a, names in HEADS.items()}))
+    model = recipe.start(budget, Judge({a: list(names) for a, names in HEADS.items()}))
 
-    def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
-        index = share(torch.randint(len(data), (budget.batch_size,), generator=generator).sort().values)
-        pixels = disturb(loop.to_pixels(data[index.numpy()], device), generator)
-        with budget.precision.autocast():
-            logits = model(pixels)
-        losses = {}
-        for attribute, values in logits.items():
-            right = truth[attribute][index].to(device)
-            if (right != ABSENT).any():
-                losses[attribute] = F.cross_entropy(values.float(), right, ignore_index=ABSENT, label_smoothing=0.02)
-        return {"loss": sum(losses.values())}
+    def draw(generator: torch.Generator) -> dict[str, Tensor]:
+        return {"index": torch.randint(len(data), (budget.batch_size,), generator=generator).sort().values}
 
-    trained = loop.fit(budget, model, loss, lr=3e-3, muon_lr=3e-3, weight_decay=0.02, ema=0.99)
-    held = loop.to_pixels(loop.drawn(2048, first=HELD_OUT), device)
-    right = labels(range(HELD_OUT, HELD_OUT + 2048))
-    measured = accuracy(model, held, right)
+    def loss(batch: Mapping[str, Tensor]) -> Tensor:
+        logits = model(disturb(to_pixels(data[batch["index"].numpy()]).to(device)))
+        return sum(head_loss(values.float(), truth[a][batch["index"]].to(device)) for a, values in logits.items())
+
+    trained = recipe.train(budget, model, draw, loss, lr=3e-3, muon_lr=3e-3, weight_decay=0.02, ema=0.99)
+    held = recipe.drawn(MEASURED, first=HELD_OUT)
+    measured = accuracy(model, [Image.fromarray(picture) for picture in held])
     if (WEIGHTS / "vae").exists():
-        vae = AutoencoderKL.from_pretrained(WEIGHTS / "vae", torch_dtype=torch.float32).to(device).eval()
-        again = accuracy(model, reconstructed(vae, held), right)
+        vae = load_part("diffusers", "AutoencoderKL", WEIGHTS / "vae", torch.float32).to(device).eval()
+        again = accuracy(model, to_images(reconstructed(vae, to_pixels(held).to(device))))
         measured |= {f"{attribute}_reconstructed": share for attribute, share in again.items()}
-    loop.save_half(model, budget.out)
-    loop.write_metrics(budget, model, trained, measured)
+    recipe.save_half(model, budget.out)
+    recipe.write_metrics(budget, model, trained, measured)
 
 
 if __name__ == "__main__":
-    main()
+    recipe.run(main)

@@ -6,46 +6,58 @@ On the tiny autoencoder five minutes of it reach 22.3 dB where AdamW alone reach
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
+from studylib.learning.config import TrainingConfig
+from studylib.learning.training import adamw
+
 ENDS = ("conv_in", "conv_out", "quant_conv", "patch_embedding", "patch_embeddings", "embedder", "outputs")
+
+
+@dataclass(frozen=True)
+class RecipeConfig(TrainingConfig):
+    """A training by Muon and AdamW, each with its own peak learning rate."""
+
+    muon_learning_rate: float = 0.0
 
 
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) with updates of the size AdamW's have (Moonlight, Liu et al. 2025).
 
-    As `torch.optim.Muon(..., adjust_lr_fn="match_rms_adamw")`, with two differences that decide its cost on a CPU: it
-    computes in float32 (that one's bfloat16 makes a step of the autoencoder three times as slow on a processor without
-    bfloat16 units), and the iteration runs on the small Gram matrices, those of one shape at once.
+    As `torch.optim.Muon(..., adjust_lr_fn="match_rms_adamw")`, with three differences. It takes the weight of a
+    convolution as well, as the matrix (out, in * height * width). It computes in float32: that one's bfloat16 makes a
+    step of the autoencoder three times as slow on a processor without bfloat16 units. And the iteration runs on the
+    small Gram matrices, those of one shape at once.
     """
 
-    def __init__(
-        self, matrices: list[Tensor], *, lr: float, weight_decay: float = 0.0, momentum: float = 0.95
-    ) -> None:
-        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+    def __init__(self, weights: list[Tensor], *, lr: float, weight_decay: float = 0.0, momentum: float = 0.95) -> None:
+        super().__init__(weights, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """One step from the gradients that the matrices hold."""
+        """One step from the gradients that the weights hold."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[Tensor]] = {}
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    shapes.setdefault(matrix.shape, []).append(matrix)
-            for shape, matrices in shapes.items():
-                updates = orthogonal(torch.stack([self._momentum(matrix, group["momentum"]) for matrix in matrices]))
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    shapes.setdefault(weight.flatten(1).shape, []).append(weight)
+            for shape, weights in shapes.items():
+                updates = orthogonal(torch.stack([self._momentum(w, group["momentum"]).flatten(1) for w in weights]))
                 pace = group["lr"] * 0.2 * max(shape) ** 0.5
-                for matrix, update in zip(matrices, updates, strict=True):
-                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=pace)
+                for weight, update in zip(weights, updates, strict=True):
+                    weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.view_as(weight), alpha=pace)
 
-    def _momentum(self, matrix: Tensor, momentum: float) -> Tensor:
+    def _momentum(self, weight: Tensor, momentum: float) -> Tensor:
         """The gradient after Nesterov's momentum."""
-        state = self.state[matrix]
+        state = self.state[weight]
         if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(matrix)
-        buffer = state["momentum_buffer"].lerp_(matrix.grad, 1 - momentum)
-        return matrix.grad.lerp(buffer, momentum)
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        buffer = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
+        return weight.grad.lerp(buffer, momentum)
 
 
 def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -66,44 +78,28 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     return result if matrices.shape[1] <= matrices.shape[2] else result.mT
 
 
-class MuonAdamW:
-    """Two of torch's optimisers as one. Muon (Jordan et al. 2024) takes matrices only: the weight of a convolution is
-    given to it as the matrix (out, in * height * width), on the same storage."""
+class MuonAdamW(torch.optim.Optimizer):
+    """Two optimisers as one: Muon for the weights named in `inner`, AdamW for the rest.
 
-    def __init__(self, model: nn.Module, *, lr: float, muon_lr: float, weight_decay: float) -> None:
-        inner = inner_weights(model) if muon_lr else {}
-        self.convolved = [p for p in inner.values() if p.ndim > 2]
-        self.flat = [nn.Parameter(p.data.view(len(p), -1)) for p in self.convolved]
-        matrices = [*self.flat, *(p for p in inner.values() if p.ndim == 2)]
-        taken = {id(p) for p in inner.values()}
-        rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
-        self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
-        ]
-        if matrices:  # match_rms_adamw: updates of the size AdamW's have, so that one scale of `lr` serves both
-            self.parts.append(Muon(matrices, lr=muon_lr, weight_decay=weight_decay))
-        self.peaks = [part.param_groups[0]["lr"] for part in self.parts]
+    They share their groups and their state with it: a learning rate that is set here is theirs, and what they keep of
+    a weight is found here. With Muon's learning rate 0 AdamW takes all.
+    """
 
-    def scale(self, factor: float) -> None:
-        """Set both learning rates to `factor` of their peaks."""
-        for part, peak in zip(self.parts, self.peaks, strict=True):
-            part.param_groups[0]["lr"] = peak * factor
+    def __init__(self, weights: Mapping[str, Tensor], inner: Collection[str], config: RecipeConfig) -> None:
+        taken = {name for name in weights if name in inner} if config.muon_learning_rate else set()
+        parts = [adamw([weight for name, weight in weights.items() if name not in taken], config)]
+        if taken:
+            parts.append(Muon([weights[name] for name in weights if name in taken],
+                              lr=config.muon_learning_rate, weight_decay=config.weight_decay))
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self.parts = parts
+        for part in parts:
+            part.state = self.state
 
-    def step(self) -> None:
-        """One step of both, from the gradients that the model's parameters hold."""
-        for matrix, p in zip(self.flat, self.convolved, strict=True):
-            matrix.grad = None if p.grad is None else p.grad.view(matrix.shape)
+    def step(self, closure: None = None) -> None:
+        """One step of both, from the gradients that the weights hold."""
         for part in self.parts:
             part.step()
-
-    def state_dict(self) -> list[dict[str, object]]:
-        """The states of both."""
-        return [part.state_dict() for part in self.parts]
-
-    def load_state_dict(self, states: list[dict[str, object]]) -> None:
-        """Go on from what `state_dict` returned."""
-        for part, state in zip(self.parts, states, strict=True):
-            part.load_state_dict(state)
 
 
 def inner_weights(model: nn.Module) -> dict[str, Tensor]:

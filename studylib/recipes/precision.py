@@ -6,51 +6,54 @@ them, half as long.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
-TYPES = ("auto", "float32", "bfloat16")
+from studylib.files import write_atomically
+
+TYPES = {"float32": "no", "bfloat16": "bf16"}  # ours -> accelerate's word for the mixed precision
+KEPT = "precision.txt"  # what was found to be faster, beside the checkpoint
 PROBED = 10  # steps of each type
 
 
-class Precision:
-    """The type of a training's forward passes: as asked for, or on a CPU the faster of two after `probe`."""
+def mixed_precision(asked: str, device: str, folder: Path, step: Callable[[torch.dtype], object]) -> str:
+    """accelerate's word for the type `asked` for.
 
-    def __init__(self, device: str = "cpu", asked: str = "auto") -> None:
-        if asked not in TYPES:
-            raise ValueError(f"a number type is one of {', '.join(TYPES)}, not {asked!r}")
-        self.device = torch.device(device).type
-        half = asked == "bfloat16" or (asked == "auto" and self.device != "cpu")
-        self.dtype = torch.bfloat16 if half else torch.float32
-        self.open = asked == "auto" and self.device == "cpu"
+    "auto" is bfloat16 on a GPU. On a CPU it is the type in which `step` is faster, tried once and kept in `folder`, so
+    that a resumed training computes as it began; several processes, which must agree, keep float32.
+    """
+    if asked != "auto":
+        return TYPES[asked]
+    if torch.device(device).type != "cpu":
+        return TYPES["bfloat16"]
+    if PartialState().num_processes > 1:
+        return TYPES["float32"]
+    kept = folder / KEPT
+    if not kept.exists():
+        seconds = probe(step)
+        fastest = min(seconds, key=seconds.get)
+        print(f"{folder.name}: a step takes {seconds} seconds; {fastest} is taken", flush=True)
+        write_atomically(kept, fastest)
+    return TYPES[kept.read_text()]
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """The block in which forward passes run."""
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device, self.dtype)
 
-    def probe(self, step: Callable[[], object], steps: int = PROBED) -> dict[str, float]:
-        """Time `step` in both types, keep the faster one, and return the seconds of a step by type.
+def probe(step: Callable[[torch.dtype], object], steps: int = PROBED) -> dict[str, float]:
+    """Seconds of the fastest of `steps` calls of `step`, by number type.
 
-        Nothing is timed where the type was asked for or the device is no CPU. A type whose first step takes more than
-        three times the other's needs no further ones.
-        """
-        if not self.open:
-            return {}
-        self.open, taken = False, {}
-        for dtype in (torch.float32, torch.bfloat16):
-            self.dtype, times = dtype, []
-            for _ in range(steps):
-                start = time.monotonic()
-                step()
-                times.append(time.monotonic() - start)
-                if taken and times[0] > 3 * min(taken.values()):
-                    break
-            taken[dtype] = min(times)
-        self.dtype = min(taken, key=taken.get)
-        return {str(dtype).removeprefix("torch."): round(seconds, 4) for dtype, seconds in taken.items()}
+    A type whose first step takes more than three times the other's needs no further ones.
+    """
+    taken: dict[str, float] = {}
+    for name in TYPES:
+        times = []
+        for _ in range(steps):
+            start = time.monotonic()
+            step(getattr(torch, name))
+            times.append(time.monotonic() - start)
+            if taken and times[0] > 3 * min(taken.values()):
+                break
+        taken[name] = round(min(times), 4)
+    return taken

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -17,21 +18,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from studylib.learning.processes import share
+from studylib.denoisers.denoiser import Denoiser
 from studylib.models.files import WEIGHTS
-from studylib.recipes import training_loop as loop
-from studylib.recipes.bars import measure, networks
+from studylib.models.load import load_part
+from studylib.recipes import recipe
+from studylib.recipes.bars import measure, sample
 from studylib.recipes.budget import read_budget
 from studylib.recipes.clip import tokenize
-from studylib.recipes.pipeline import assemble, build_scheduler, sample
+from studylib.showing import figures
 from studylib.world.data import scene_number
-from studylib.world.draw import PART_CLASSES, part_map
+from studylib.world.draw import PART_CLASSES, SIZE, part_map
 from studylib.world.scene import STYLES, THINGS, caption
 
 CELLS = 16  # side of the part map that a middle level is to tell
@@ -75,18 +77,42 @@ def build(latent_channels: int = 8, side: int = 16) -> UNet2DConditionModel:
     )
 
 
-@torch.no_grad()
-def encode_pictures(vae: AutoencoderKL, data: np.ndarray, device: str, path: Path) -> Tensor:
+def assemble(
+    unet: UNet2DConditionModel, vae: AutoencoderKL, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
+) -> StableDiffusionPipeline:
+    """The parts as a pipeline with Stable Diffusion 1.5's noise schedule; progress bars off."""
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def encoded(denoiser: Denoiser, data: np.ndarray, path: Path) -> Tensor:
     """Scaled latents of all pictures, (N, C, h, w) fp16, kept in `path`."""
-    if path.exists():
-        return torch.load(path, weights_only=True)
-    latents = []
-    for start in tqdm(range(0, len(data), 8), desc="encoding pictures"):  # few at once stay in the cache
-        mean = vae.encode(loop.to_pixels(data[start : start + 8], device)).latent_dist.mean
-        latents.append((mean * vae.config.scaling_factor).half().cpu())
-    torch.save(torch.cat(latents), path.with_suffix(".partial"))
-    path.with_suffix(".partial").rename(path)
-    return torch.cat(latents)
+    if not path.exists():
+        parts = []
+        for start in tqdm(range(0, len(data), 200), desc="encoding pictures"):
+            images = [Image.fromarray(picture) for picture in data[start : start + 200]]
+            parts.append(denoiser.encode(images).mean.half().cpu())
+        torch.save(torch.cat(parts), path.with_suffix(".partial"))
+        path.with_suffix(".partial").rename(path)
+    return torch.load(path, weights_only=True)
 
 
 def part_maps(first: int, count: int, path: Path) -> np.ndarray:
@@ -135,22 +161,22 @@ def main() -> None:
         },
     )  # fmt: skip
     device, first = budget.device, budget.seed * budget.scenes
-    tokenizer = CLIPTokenizer.from_pretrained(WEIGHTS / "clip")
-    text_encoder = CLIPTextModel.from_pretrained(WEIGHTS / "clip", dtype=torch.float32).to(device).eval()
-    vae = AutoencoderKL.from_pretrained(WEIGHTS / "vae", torch_dtype=torch.float32).to(device).eval()
-    data, encoded = loop.drawn(budget.scenes, first=first), budget.folder / f"latents_{first}_{budget.scenes}.pt"
+    tokenizer = load_part("transformers", "CLIPTokenizer", WEIGHTS / "clip", torch.float32)
+    text_encoder = load_part("transformers", "CLIPTextModel", WEIGHTS / "clip", torch.float32).to(device).eval()
+    vae = load_part("diffusers", "AutoencoderKL", WEIGHTS / "vae", torch.float32).to(device).eval()
+    side = SIZE // 2 ** (len(vae.config.block_out_channels) - 1)
+    unet = recipe.start(budget, build(vae.config.latent_channels, side), part="unet")
+    pipe = assemble(unet, vae, text_encoder, tokenizer)
+    data, scenes = recipe.drawn(budget.scenes, first=first), f"{first}_{budget.scenes}"
     with PartialState().main_process_first():
-        latents = encode_pictures(vae, data, device, encoded)
-        maps = part_maps(first, budget.scenes, budget.folder / f"parts_{first}_{budget.scenes}.npy")
-    unet = loop.start(budget, build(*latents.shape[1:3]), part="unet")
+        latents = encoded(Denoiser(pipe), data, budget.folder / f"latents_{scenes}.pt")
+        maps = part_maps(first, budget.scenes, budget.folder / f"parts_{scenes}.npy")
     model = Trainee(unet).to(device)
-    scheduler = build_scheduler()
-    alphas = scheduler.alphas_cumprod.to(device)
+    alphas = pipe.scheduler.alphas_cumprod.to(device)
     predict = torch.compile(model) if budget.compile else model
-
     people = torch.tensor([i for i in range(budget.scenes) if scene_number(first + i).person is not None])
 
-    def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def draw(generator: torch.Generator) -> dict[str, Tensor]:
         n = budget.batch_size
         index = torch.randint(len(latents), (n,), generator=generator)
         words = random.Random(int(torch.randint(1 << 31, (1,), generator=generator)))
@@ -159,40 +185,40 @@ def main() -> None:
         index = torch.where(turned, people[torch.randint(len(people), (n,), generator=generator)], index)
         scenes = [scene_number(first + i) for i in index.tolist()]
         captions = ["" if e else caption(scene, words) for e, scene in zip(empty.tolist(), scenes, strict=True)]
-        noise = share(torch.randn(n, *latents.shape[1:], generator=generator)).to(device)
+        noise = torch.randn(n, *latents.shape[1:], generator=generator)
         # one timestep in each of n equal slices: less variance than n independent draws
         slices = torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)
-        timesteps = share((slices / n * 1000).long()).to(device)
-        clean = latents[share(index)].float().to(device)
-        ids = share(tokenize(tokenizer, captions)).to(device)
-        with budget.precision.autocast():
-            with torch.no_grad():
-                prompt_embeds = text_encoder(ids).last_hidden_state  # (n, 32, 128)
-            noise_pred, logits = predict(scheduler.add_noise(clean, noise, timesteps), timesteps, prompt_embeds)
+        timesteps = (slices / n * 1000).long()
+        return {"index": index, "ids": tokenize(tokenizer, captions), "noise": noise, "timesteps": timesteps}
+
+    def loss(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        ids, noise, timesteps = (batch[name].to(device) for name in ("ids", "noise", "timesteps"))
+        clean = latents[batch["index"]].float().to(device)
+        with torch.no_grad():
+            prompt_embeds = text_encoder(ids).last_hidden_state  # (n, 32, 128)
+        noise_pred, logits = predict(pipe.scheduler.add_noise(clean, noise, timesteps), timesteps, prompt_embeds)
         error = (noise_pred.float() - noise).square().mean(dim=(1, 2, 3))  # (n,)
         snr = alphas[timesteps] / (1 - alphas[timesteps])
         weight = (SNR_GAMMA / snr).clamp(max=1) ** budget.options["snr_power"]
-        shown = torch.from_numpy(maps[share(index).numpy()]).to(device).float() / 255  # (n, classes, 16, 16)
+        shown = torch.from_numpy(maps[batch["index"].numpy()]).to(device).float() / 255  # (n, classes, 16, 16)
         seen = alphas[timesteps].sqrt()  # in pure noise there is nothing to be told
         parts = (F.cross_entropy(logits.float(), shown, reduction="none").mean(dim=(1, 2)) * seen).mean()
         value = (error * weight).mean() + budget.options["align"] * parts
         return {"loss": value, "error": error.mean(), "parts": parts}
 
-    def sheet(model: Trainee) -> Image.Image:
-        pipe = assemble(model.unet, vae, text_encoder, tokenizer)
-        return loop.contact_sheet(sample(pipe, SHEET_PROMPTS, seed=0), 8)
+    def sheet(_: Trainee) -> Image.Image:
+        return figures.sheet(sample(pipe, SHEET_PROMPTS, seed=0), 8, gap=2)
 
     pace = 0.6 if budget.init else 1.0
-    trained = loop.fit(
-        budget, model, loss, lr=8e-4 * pace, muon_lr=1.5e-3 * pace, warmup=100, ema=0.998, sheet=sheet, sheet_every=10
+    trained = recipe.train(
+        budget, model, draw, loss, lr=8e-4 * pace, muon_lr=1.5e-3 * pace, ema=0.998, sheet=sheet, sheet_every=10
     )
-    loop.save_half(unet, budget.out / "unet")
-    pipe = assemble(unet, vae, text_encoder, tokenizer)
+    recipe.save_half(unet, budget.out / "unet")
     pipe.scheduler.save_pretrained(budget.out / "scheduler")
     pipe.save_config(budget.out)
-    measured = measure(pipe, *networks(), budget.folder) if budget.options["measure"] else {}
-    loop.write_metrics(budget, unet, trained, measured)
+    measured = measure(pipe, budget.folder) if budget.options["measure"] else {}
+    recipe.write_metrics(budget, unet, trained, measured)
 
 
 if __name__ == "__main__":
-    main()
+    recipe.run(main)

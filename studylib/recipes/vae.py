@@ -5,6 +5,8 @@ Stands for Stable Diffusion's VAE. Bar: PSNR >= 30 dB on held-out scenes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,12 +14,15 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
-from studylib.learning.processes import share
-from studylib.recipes import training_loop as loop
+from studylib.measuring import metrics
+from studylib.measuring.pictures import to_images, to_pixels
+from studylib.recipes import recipe
 from studylib.recipes.budget import read_budget
+from studylib.showing import figures
 from studylib.world.data import HELD_OUT
 
 LAYOUTS = {8: ((16, 32, 64, 96), 8), 4: ((16, 32, 64), 4)}  # by how much it halves -> channels, latent channels
+MEASURED = 512  # held-out pictures
 CROP = 64  # pixels: eight crops of different pictures teach more than two whole pictures, at the same cost
 
 
@@ -93,31 +98,40 @@ def standardise(model: AutoencoderKL, held: Tensor) -> None:
     after.weight *= std[None, :, None, None]
 
 
+@torch.no_grad()
+def reconstructed(model: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """Pictures after encoder and decoder, in about [-1, 1]."""
+    return torch.cat([model.decode(model.encode(batch).latent_dist.mean).sample for batch in pixels.split(32)])
+
+
 def psnr(model: AutoencoderKL, held: Tensor) -> float:
     """Mean over pictures of the peak signal-to-noise ratio in dB."""
-    values = []
-    with torch.no_grad():
-        for batch in held.split(32):
-            output = model.decode(model.encode(batch).latent_dist.mean).sample.clamp(-1, 1)
-            mse = ((output - batch) / 2).square().mean(dim=(1, 2, 3))
-            values.append(-10 * torch.log10(mse))
-    return torch.cat(values).mean().item()
+    pairs = zip(to_images(held), to_images(reconstructed(model, held)), strict=True)
+    return float(np.mean([metrics.psnr(*pair) for pair in pairs]))
 
 
-def crops(data: np.ndarray, count: int, generator: torch.Generator) -> np.ndarray:
-    """`count` squares of `CROP` pixels from as many pictures, (count, CROP, CROP, 3) uint8."""
-    index = torch.randint(len(data), (count,), generator=generator).sort().values
-    left, top = (torch.randint(0, data.shape[1] - CROP + 1, (2, count), generator=generator) // 8 * 8).tolist()
-    rows = zip(index.tolist(), top, left, strict=True)
-    return np.stack([data[i][y : y + CROP, x : x + CROP] for i, y, x in rows])
+def draw_places(count: int, side: int, generator: torch.Generator, crops: int) -> dict[str, Tensor]:
+    """Which of `count` pictures of `side` pixels are cropped, and where: `crops` rows of index, left and top."""
+    index = torch.randint(count, (crops,), generator=generator).sort().values
+    left, top = torch.randint(0, side - CROP + 1, (2, crops), generator=generator) // 8 * 8
+    return {"index": index, "left": left, "top": top}
 
 
-def rescaled(latents: Tensor, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def crop(data: np.ndarray, index: Tensor, left: Tensor, top: Tensor) -> np.ndarray:
+    """Squares of `CROP` pixels, (n, CROP, CROP, 3) uint8."""
+    rows = zip(index.tolist(), left.tolist(), top.tolist(), strict=True)
+    return np.stack([data[i][y : y + CROP, x : x + CROP] for i, x, y in rows])
+
+
+def rescaled(latents: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Half of the time latents and pictures, both made smaller by one factor: the decoder then wants latents that
-    behave as pictures do, which a diffusion model finds easier (EQ-VAE, Kouzelis et al. 2025)."""
-    if torch.rand((), generator=generator) < 0.5:
+    behave as pictures do, which a diffusion model finds easier (EQ-VAE, Kouzelis et al. 2025).
+
+    Random state: torch's global generator.
+    """
+    if torch.rand(()) < 0.5:
         return latents, pixels
-    factor = (0.5, 0.75)[int(torch.randint(2, (), generator=generator))]
+    factor = (0.5, 0.75)[int(torch.randint(2, ()))]
     return tuple(F.interpolate(t, scale_factor=factor, mode="bilinear", antialias=True) for t in (latents, pixels))
 
 
@@ -130,22 +144,25 @@ def main() -> None:
             "decoder": {"action": "store_true", "help": "train the decoder alone: the diffusion model stays valid"},
         },
     )  # fmt: skip
-    device = budget.device
-    data = loop.drawn(budget.scenes, first=budget.seed * budget.scenes)
-    held = loop.to_pixels(loop.drawn(512, first=HELD_OUT), device)
-    model = loop.start(budget, build(budget.options["factor"]))
+    device, factor = budget.device, budget.options["factor"]
+    data = recipe.drawn(budget.scenes, first=budget.seed * budget.scenes)
+    held = to_pixels(recipe.drawn(MEASURED, first=HELD_OUT)).to(device)
+    model = recipe.start(budget, build(factor))
     for part in (model.encoder, model.quant_conv):
         part.requires_grad_(not budget.options["decoder"])
+    shape = (model.config.latent_channels, CROP // factor, CROP // factor)
 
-    def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
-        pixels = loop.to_pixels(share(crops(data, budget.batch_size, generator)), device)
-        with budget.precision.autocast():
-            posterior = model.encode(pixels).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
-            latents, target = posterior.mean + posterior.std * noise, pixels
-            if budget.options["rescale"]:
-                latents, target = rescaled(latents, target, generator)
-            output = model.decode(latents).sample
+    def draw(generator: torch.Generator) -> dict[str, Tensor]:
+        places = draw_places(len(data), data.shape[1], generator, budget.batch_size)
+        return places | {"noise": torch.randn(budget.batch_size, *shape, generator=generator)}
+
+    def loss(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        pixels = to_pixels(crop(data, batch["index"], batch["left"], batch["top"])).to(device)
+        posterior = model.encode(pixels).latent_dist
+        latents, target = posterior.mean + posterior.std * batch["noise"].to(device), pixels
+        if budget.options["rescale"]:
+            latents, target = rescaled(latents, target)
+        output = model.decode(latents).sample
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         distance = reconstruction_loss(output.float(), target)
@@ -153,19 +170,19 @@ def main() -> None:
 
     def sheet(model: AutoencoderKL) -> Image.Image:
         pixels = held[:40]
-        output = model.decode(model.encode(pixels).latent_dist.mean).sample
         print(f"vae: {psnr(model, held[:64]):.2f} dB on 64 held-out pictures", flush=True)
-        return loop.contact_sheet([loop.to_image(p) for pair in zip(pixels, output, strict=True) for p in pair], 10)
+        pairs = zip(to_images(pixels), to_images(reconstructed(model, pixels)), strict=True)
+        return figures.sheet([image for pair in pairs for image in pair], 10, gap=2)
 
     pace = 0.5 if budget.init else 1.0
-    trained = loop.fit(
-        budget, model, loss, lr=5e-4 * pace, muon_lr=1e-3 * pace, weight_decay=0.0, ema=0.998, sheet=sheet
+    trained = recipe.train(
+        budget, model, draw, loss, lr=5e-4 * pace, muon_lr=1e-3 * pace, weight_decay=0.0, ema=0.998, sheet=sheet
     )
     if not budget.options["decoder"]:
         standardise(model, held)
-    loop.save_half(model, budget.out)
-    loop.write_metrics(budget, model, trained, {"psnr_db": round(psnr(model, held), 2)})
+    recipe.save_half(model, budget.out)
+    recipe.write_metrics(budget, model, trained, {"psnr_db": round(psnr(model, held), 2)})
 
 
 if __name__ == "__main__":
-    main()
+    recipe.run(main)
