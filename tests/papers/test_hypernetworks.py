@@ -373,7 +373,7 @@ def test_exercise_on_the_fold(capsys):
     refuses(check, lambda k, a, b, c, d, m: right(k, a, b, c, d, 1.0), "strength")
     refuses(check, lambda k, a, b, c, d, m: (right(k, a, b, c, d, m)[0], m * k @ (c @ b + d) / m), "strength")
     refuses(check, lambda k, a, b, c, d, m: (right(k, a, b, c, d, m)[0], 0 * k[:, 0]), "the bias is m W_K")
-    refuses(check, lambda k, a, b, c, d, m: None, "two tensors")
+    refuses(check, lambda k, a, b, c, d, m: None, "each a tensor")
     refuses(check, lambda k, a, b, c, d, m: (right(k, a, b, c, d, m)[0], m * (c @ b + d)), "the bias has shape")
 
 

@@ -452,7 +452,7 @@ def test_exercise_on_extraction(capsys):
     refuses(check, lambda c, s: right(c, s, square=False), "more than needed")
     refuses(check, lambda c, s: right(c, s, more=-1), "keeps")
     refuses(check, lambda c, s: (right(c, s)[0], right(c, s)[1] / 2), "off by")
-    refuses(check, lambda c, s: None, "two tensors")
+    refuses(check, lambda c, s: None, "each a tensor")
 
 
 def test_exercise_on_the_scale(capsys):

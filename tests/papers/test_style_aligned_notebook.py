@@ -85,8 +85,8 @@ def test_measures_see_what_they_are_named_after(pipe):
     copies = ev.Drawn({seed: [images[0]] * len(images) for seed, images in sets.images.items()}, sets.mass)
     plain, copied = (ev.measure(drawn, ev.Encoders()) for drawn in (sets, copies))
     assert min(copied["consistency"].values()) > 0.999 and max(copied["palette"].values()) < 1e-6
-    assert ev.mean(plain["consistency"]) < 0.999 and ev.mean(plain["palette"]) > 0
-    assert ev.mean(copied["noun"]) <= ev.mean(copied["leakage"])
+    assert ev.mean_of(plain["consistency"]) < 0.999 and ev.mean_of(plain["palette"]) > 0
+    assert ev.mean_of(copied["noun"]) <= ev.mean_of(copied["leakage"])
     assert set(plain["noun"]) == {(seed, prompt) for seed in (0, 1) for prompt in ev.PROMPTS[1:]}
     values, seeds, prompts = ev.effects(copied["consistency"], plain["consistency"])
     assert len(values) == len(seeds) == len(prompts) == 16 and sum(values) > 0
