@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from studylib.reports import lesson
 from studylib.reports import readme as readme_sections
 from studylib.reports.models_table import ROWS, models_table
+from studylib.running.fingerprint import LEFT_OUT
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "studylib").rglob("*.py"))
@@ -147,6 +149,26 @@ def test_notebook_keeps_its_budget(path):
             assert not isinstance(node, ast.ClassDef)
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 10, node.name
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_import_no_room_that_run_ids_leave_out(notebook):
+    """A run id leaves out the rooms that change no result: a notebook that imported from one would be found finished
+    although it would now say something else."""
+    sources = ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"]]
+    named = re.findall(r"studylib\.(\w+)", "\n".join(sources))
+    assert named and not set(named) & set(LEFT_OUT)
+
+
+def test_notebooks_show_the_table_of_methods_as_it_was_recorded():
+    """`study render` writes it from the papers' results; a changed result must show in every notebook alike."""
+    found = lesson.methods()
+    assert (ROOT / "papers" / lesson.PAGE).read_text() == f"{lesson.HEAD}\n{lesson.markdown(found)}"
+    for slug in found.rows:
+        path = ROOT / "notebooks" / f"{slug}.ipynb"
+        assert lesson.START in path.read_text() and lesson.with_table(slug, lesson.markdown(found, "../papers/")) == (
+            path.read_text()
+        )
 
 
 def test_papers_table_in_readme_is_the_cards():
