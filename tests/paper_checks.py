@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,3 +23,10 @@ def refuses(check: Callable[[Any], None], answer: Callable[..., Any], message: s
     """An exercise's checker objects to this answer, and says so in words that match."""
     with pytest.raises(AssertionError, match=message):
         check(answer)
+
+
+def own_tests(root: Path, slug: str) -> list[Path]:
+    """The test files that belong to one paper by their names, such as tests/ui/test_my_paper_in_lab.py."""
+    folders = ("papers", "ui", "gpu", "bench")
+    files = [path for folder in folders for path in sorted((root / "tests" / folder).glob("*.py"))]
+    return [path for path in files if re.search(rf"(^|_){slug}(_|$)", path.stem)]

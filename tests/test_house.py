@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from paper_checks import own_tests
 
 from studylib.reports import lesson
 from studylib.reports import readme as readme_sections
@@ -95,13 +96,20 @@ def test_rooms_are_empty_where_a_launcher_starts():
 
 @pytest.mark.parametrize("paper", PAPERS, ids=lambda p: p.name)
 def test_paper_can_be_deleted(paper):
-    """A paper imports itself and studylib, no other paper, and nothing else names it but its notebook and its tests."""
+    """A paper imports itself and studylib, no other paper, and nothing else names it but its notebook and its tests:
+    no other test or bench, and no link of README outside of what `study render` writes."""
     others = {p.name for p in PAPERS} - {paper.name}
     for path in paper.glob("*.py"):
         assert not [n for n in imported(path) if n.startswith("papers.") and n.split(".")[1] in others]
     for path in MODULES:
         # a slug alone may be a word of the field: the library has adapters (lora), DiT pipelines (dit), ControlNets
         assert not re.search(rf"papers[./]{paper.name}\b", path.read_text()), f"{path} names {paper.name}"
+    own = own_tests(ROOT, paper.name)
+    named = "|".join([rf"papers[./]{paper.name}\b", rf"{paper.name}\.ipynb", *(rf"\b{path.stem}\b" for path in own)])
+    for path in set((ROOT / "tests").rglob("*.py")) - set(own):
+        assert not re.search(named, path.read_text()), f"{path} names {paper.name}"
+    written = re.sub(r"(?s)<!-- (\w+):start -->.*?<!-- \1:end -->", "", (ROOT / "README.md").read_text())
+    assert not re.search(rf"\]\((papers|notebooks)/{paper.name}\b", written), f"README links to {paper.name}"
 
 
 def test_networks_of_pipelines_are_called_in_one_room():

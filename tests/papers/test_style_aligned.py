@@ -22,7 +22,8 @@ from studylib.denoisers.inversion import ddim_inversion
 from studylib.denoisers.sites import Site
 from studylib.evidence.card import load_card
 from studylib.evidence.paper import load_presets
-from tests import style_aligned_processors, tiny_pipelines
+from tests import tiny_pipelines
+from tests.papers import style_aligned_processors
 
 PIPELINES = {"sd": tiny_pipelines.sd, "sdxl": tiny_pipelines.sdxl}
 PROMPTS = ["a toy train", "a toy boat", "a toy bear"]
