@@ -33,7 +33,6 @@ PAPER: dict[str, dict[str, float]] = {  # table 1, 30 subjects with 25 prompts [
     "paper: DreamBooth (SD)": {"DINO": 0.668, "CLIP-I": 0.803, "CLIP-T": 0.305},
     "paper: Textual Inversion (SD)": {"DINO": 0.569, "CLIP-I": 0.780, "CLIP-T": 0.255},
 }
-FALLS = ("prior_lowers_pres", "prior_lowers_drift", "prior_costs_fidelity", "more_steps_less_prompt")
 COMMON, LETTERS = "red", "xxy5syt00"  # identifiers that are a word, and that fall into single letters
 
 

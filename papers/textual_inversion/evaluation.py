@@ -26,11 +26,6 @@ from studylib.world import Scene, draw
 PAPER: dict[str, dict[str, float]] = {  # on Stable Diffusion, DreamBooth's table 1 [verified in two transcriptions]
     "Textual Inversion": {"DINO": 0.569, "CLIP-I": 0.780, "CLIP-T": 0.255},
 }
-SIGNS = {  # of the claims that compare trainings, as the paper has them
-    "loss_falls": -1, "likeness_rises": +1, "related_word_is_faster": -1, "more_vectors_more_alike": +1,
-    "more_vectors_less_editable": -1, "lower_rate_less_alike": -1, "lower_rate_more_editable": +1,
-    "pull_less_alike": -1, "pull_more_editable": +1, "style_is_learned": +1,
-}  # fmt: skip
 STYLE = Scene("cat", "red", "plain", "flat", line_width=0.9, tint=0.0, grain=0.9, shadow=0.2, hatch_angle=30.0)
 PARTS = ("unet", "vae", "text_encoder")
 Thing = tuple[str, str, str]  # noun, colour, place
@@ -153,7 +148,7 @@ def training_effects(
     untouched: Measured, one: Measured, several: Measured, variants: Mapping[str, Measured], errors: Tensor,
     starts: Mapping[str, Tensor], styled: Mapping[str, Mapping[str, float]],
 ) -> dict[str, dict[str, float]]:
-    """Method minus baseline for every claim in `SIGNS`, picture by picture, from one seed's trainings.
+    """Method minus baseline for every claim with a sign, picture by picture, from one seed's trainings.
 
     `errors` (steps, N) is the trace of `photo_errors`; `starts` the same of short trainings, the initial word's first
     and one "from random"; `styled` the likeness of pictures in style, with the initial word first, then the learned.
