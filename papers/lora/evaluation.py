@@ -198,8 +198,8 @@ def effects_of_trainings(
     phi(1, 1) is above chance, and how much longer W is in the change's directions than in random ones.
     """
 
-    untouched, whole = found["untouched"], found["rank 64"]
-    half_way = {picture: (value + whole[picture]) / 2 for picture, value in untouched.items()}
+    untouched, wide = found["untouched"], found["rank 64"]
+    half_way = {picture: (value + wide[picture]) / 2 for picture, value in untouched.items()}
     return {
         "teaches_the_subject": difference(found["LoRA"], untouched),
         "rank_one_gets_most": difference(found["rank 1"], half_way),
