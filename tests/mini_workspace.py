@@ -64,7 +64,7 @@ claims.exact("identity", steps, steps)
 claims.exact("count", 2, 3)
 claims.directional("rises", [strength] * 24, [0, 1, 2] * 8, [i // 3 for i in range(24)])
 pairs = range(24)
-claims.directional("falls", [1.0, -1.0] * 12, [i // 8 for i in pairs], [i % 8 for i in pairs], sign=-1)
+claims.directional("falls", [1.0, -1.0] * 12, [i // 8 for i in pairs], [i % 8 for i in pairs])
 claims.table()
 """
 RECORD = 'record("mini", metrics={"strength": strength, "steps": steps}, claims=claims)'
@@ -72,7 +72,9 @@ RECORD = 'record("mini", metrics={"strength": strength, "steps": steps}, claims=
 
 def card_text(kinds: dict[str, str] | None = None, paper: str = "0.5 [verified]") -> str:
     kinds = KINDS if kinds is None else kinds
-    return CARD + "".join(CLAIM.format(id=id, kind=kind, paper=paper) for id, kind in kinds.items())
+    signs = {"falls": "sign = -1\n"}
+    claims = (CLAIM.format(id=id, kind=kind, paper=paper) + signs.get(id, "") for id, kind in kinds.items())
+    return CARD + "".join(claims)
 
 
 def code(source: str, *tags: str) -> dict:

@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from paper_checks import own_tests
 
+from studylib.reports import lesson
 from studylib.reports import readme as readme_sections
 from studylib.reports.models_table import ROWS, models_table
+from studylib.running.fingerprint import LEFT_OUT
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "studylib").rglob("*.py"))
@@ -93,13 +96,20 @@ def test_rooms_are_empty_where_a_launcher_starts():
 
 @pytest.mark.parametrize("paper", PAPERS, ids=lambda p: p.name)
 def test_paper_can_be_deleted(paper):
-    """A paper imports itself and studylib, no other paper, and nothing else names it but its notebook and its tests."""
+    """A paper imports itself and studylib, no other paper, and nothing else names it but its notebook and its tests:
+    no other test or bench, and no link of README outside of what `study render` writes."""
     others = {p.name for p in PAPERS} - {paper.name}
     for path in paper.glob("*.py"):
         assert not [n for n in imported(path) if n.startswith("papers.") and n.split(".")[1] in others]
     for path in MODULES:
         # a slug alone may be a word of the field: the library has adapters (lora), DiT pipelines (dit), ControlNets
         assert not re.search(rf"papers[./]{paper.name}\b", path.read_text()), f"{path} names {paper.name}"
+    own = own_tests(ROOT, paper.name)
+    named = "|".join([rf"papers[./]{paper.name}\b", rf"{paper.name}\.ipynb", *(rf"\b{path.stem}\b" for path in own)])
+    for path in set((ROOT / "tests").rglob("*.py")) - set(own):
+        assert not re.search(named, path.read_text()), f"{path} names {paper.name}"
+    written = re.sub(r"(?s)<!-- (\w+):start -->.*?<!-- \1:end -->", "", (ROOT / "README.md").read_text())
+    assert not re.search(rf"\]\((papers|notebooks)/{paper.name}\b", written), f"README links to {paper.name}"
 
 
 def test_networks_of_pipelines_are_called_in_one_room():
@@ -147,6 +157,26 @@ def test_notebook_keeps_its_budget(path):
             assert not isinstance(node, ast.ClassDef)
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 10, node.name
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_import_no_room_that_run_ids_leave_out(notebook):
+    """A run id leaves out the rooms that change no result: a notebook that imported from one would be found finished
+    although it would now say something else."""
+    sources = ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"]]
+    named = re.findall(r"studylib\.(\w+)", "\n".join(sources))
+    assert named and not set(named) & set(LEFT_OUT)
+
+
+def test_notebooks_show_the_table_of_methods_as_it_was_recorded():
+    """`study render` writes it from the papers' results; a changed result must show in every notebook alike."""
+    found = lesson.methods()
+    assert (ROOT / "papers" / lesson.PAGE).read_text() == f"{lesson.HEAD}\n{lesson.markdown(found)}"
+    for slug in found.rows:
+        path = ROOT / "notebooks" / f"{slug}.ipynb"
+        assert lesson.START in path.read_text() and lesson.with_table(slug, lesson.markdown(found, "../papers/")) == (
+            path.read_text()
+        )
 
 
 def test_papers_table_in_readme_is_the_cards():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -10,6 +11,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -75,6 +77,20 @@ def sd(seed: int = 0, **unet_changes: object) -> StableDiffusionPipeline:
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def frozen_sd(seed: int = 0) -> StableDiffusionPipeline:
+    """The same with every weight frozen, as `load` gives it: a training asks for gradients of what it trains."""
+    pipe = sd(seed)
+    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+        part.requires_grad_(False)
+    return pipe
+
+
+def pictures(seed: int = 0, count: int = 3) -> list[Image.Image]:
+    """Smooth random pictures of the pipelines' size."""
+    rng = np.random.default_rng(seed)
+    return [Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)).resize((16, 16)) for _ in range(count)]
 
 
 def sdxl(seed: int = 0, **unet_changes: object) -> StableDiffusionXLPipeline:

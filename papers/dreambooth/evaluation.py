@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +19,11 @@ from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, min_snr_weights
 from studylib.learning.training import Batch, History
-from studylib.learning.weights import swapped
+from studylib.learning.weights import named_weights, swapped, weight_of
 from studylib.measuring.encoders import Encoders
+from studylib.measuring.lesson import Lesson
 from studylib.measuring.subject import Measured, difference, likeness, means, measure_views, prediction_drift
-from studylib.measuring.views import Views, draw_pictures, draw_views
+from studylib.measuring.views import Views, draw_pictures
 from studylib.showing import figures
 from studylib.world.scene import THINGS
 from studylib.world.subjects import CONTEXTS, SUBJECTS, subject_in
@@ -33,7 +33,6 @@ PAPER: dict[str, dict[str, float]] = {  # table 1, 30 subjects with 25 prompts [
     "paper: DreamBooth (SD)": {"DINO": 0.668, "CLIP-I": 0.803, "CLIP-T": 0.305},
     "paper: Textual Inversion (SD)": {"DINO": 0.569, "CLIP-I": 0.780, "CLIP-T": 0.255},
 }
-FALLS = ("prior_lowers_pres", "prior_lowers_drift", "prior_costs_fidelity", "more_steps_less_prompt")
 COMMON, LETTERS = "red", "xxy5syt00"  # identifiers that are a word, and that fall into single letters
 
 
@@ -48,36 +47,19 @@ class Trial:
     drift: dict[str, float]
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What all trials share: the pipeline, the subject's photos, the class by the untouched model, and the eyes."""
+def run_trial(
+    lesson: Lesson, class_pictures: Sequence[Image.Image], config: DreamBoothConfig, label: str, **options: Any
+) -> Trial:
+    """Train, draw the views, measure. `options` go to `train`."""
+    pipe, asked = lesson.pipe, in_words_of(lesson, config)
+    learned = train(pipe, lesson.photos, class_pictures, config, label=label, **options)
+    views = asked.views(swapped(pipe, learned.weights))
+    return Trial(config, learned, views, asked.measure(views), asked.drift(swapped(pipe, learned.weights)))
 
-    pipe: Any
-    photos: Sequence[Image.Image]
-    class_pictures: Sequence[Image.Image]
-    untouched: Views
-    encoders: Encoders
-    sampling: Mapping[str, Any]
 
-    def views(self, config: DreamBoothConfig, weights: Mapping[str, Tensor], **options: Any) -> Views:
-        """The views of a model with these weights; without any, of the untouched one."""
-        with swapped(self.pipe, weights):
-            return draw_views(
-                self.pipe, config.subject, config.class_prompt, config.seed, **dict(self.sampling), **options
-            )
-
-    def drift(self, config: DreamBoothConfig, weights: Mapping[str, Tensor]) -> dict[str, float]:
-        """How far the prediction has moved on pictures of the class that no training saw."""
-        latents = Denoiser(self.pipe).encode(self.untouched.of_class)
-        moved = prediction_drift(self.pipe, swapped(self.pipe, weights), latents, config.class_prompt)
-        return {str(i): value for i, value in enumerate(moved.tolist())}
-
-    def trial(self, config: DreamBoothConfig, label: str, **options: Any) -> Trial:
-        """Train, draw the views, measure. Options go to `train`."""
-        learned = train(self.pipe, self.photos, self.class_pictures, config, label=label, **options)
-        views = self.views(config, learned.weights)
-        measured = measure_views(views, self.photos, config.class_prompt, self.encoders)
-        return Trial(config, learned, views, measured, self.drift(config, learned.weights))
+def in_words_of(lesson: Lesson, config: DreamBoothConfig) -> Lesson:
+    """The same lesson with this configuration's words: trainings differ in identifier and class noun as well."""
+    return replace(lesson, subject=config.subject, class_prompt=config.class_prompt)
 
 
 def upper_bound(subject: str, photos: Sequence[Image.Image], class_prompt: str, encoders: Encoders) -> Measured | None:
@@ -100,12 +82,11 @@ def blend(
     pipe: Any, learned: Mapping[str, Tensor], *, strength: float = 1.0, parts: Sequence[str] = ("unet", "text_encoder")
 ) -> dict[str, Tensor]:
     """Weights between the pipeline's own (strength 0) and the learned ones (1), or beyond, for the named parts only."""
-    own = {part: dict(getattr(pipe, part).named_parameters()) for part in parts}
     mixed = {}
     for name, weight in learned.items():
-        part, _, rest = name.partition(".")
-        if part in own:
-            mixed[name] = torch.lerp(own[part][rest].detach(), weight.to(own[part][rest]), strength)
+        if name.partition(".")[0] in parts:
+            own = weight_of(pipe, name).detach()
+            mixed[name] = torch.lerp(own, weight.to(own), strength)
     return mixed
 
 
@@ -113,16 +94,15 @@ def change_by_kind(pipe: Any, learned: Mapping[str, Tensor]) -> dict[str, float]
     """Relative change |new - old| / |old| of the weights, by what they belong to."""
     sums: dict[str, list[float]] = {}
     for name, weight in learned.items():
-        part, _, rest = name.partition(".")
-        own = getattr(pipe, part).get_parameter(rest).detach()
-        both = sums.setdefault(_kind(part, rest), [0.0, 0.0])
+        own = weight_of(pipe, name).detach()
+        both = sums.setdefault(_kind(name), [0.0, 0.0])
         both[0] += (weight.to(own) - own).square().sum().item()
         both[1] += own.square().sum().item()
     return {kind: (moved / size) ** 0.5 for kind, (moved, size) in sums.items()}
 
 
-def _kind(part: str, name: str) -> str:
-    if part == "text_encoder":
+def _kind(name: str) -> str:
+    if name.startswith("text_encoder."):
         return "text: embeddings" if "embedding" in name else "text: layers"
     for words, kind in (
         (("norm",), "norms"), (("attn2.to_k", "attn2.to_v"), "cross: keys, values"), (("attn2",), "cross: rest"),
@@ -155,22 +135,23 @@ def effects(
     the one without (`alone`), against its variants, the untouched model and its own first snapshot (`early`)."""
     frozen, trained = others.get("text encoder frozen", own), others.get("text encoder trained", own)
     mine, without = own.measured, alone.measured
+    wrong, none, letters = (others[name].measured for name in ("wrong noun", "no noun", "letters"))
     rare, common = (identifier_drift(lesson, trial) for trial in (alone, others["common identifier"]))
     return {
-        "learns_subject": difference(mine, untouched, "plain"),
-        "keeps_subject_in_contexts": difference(mine, untouched, "DINO"),
-        "prior_lowers_pres": difference(mine, without, "PRES"),
-        "prior_lowers_drift": {i: own.drift[i] - alone.drift[i] for i in own.drift},
-        "prior_raises_diversity": difference(mine, without, "DIV"),
-        "prior_costs_fidelity": difference(mine, without, "plain"),
-        "prior_keeps_prompt": difference(mine, without, "CLIP-T"),
-        "right_noun_beats_wrong": difference(without, others["wrong noun"].measured, "DINO"),
-        "wrong_noun_beats_none": difference(others["wrong noun"].measured, others["no noun"].measured, "DINO"),
-        "rare_beats_letters": difference(without, others["letters"].measured, "DINO"),
-        "common_word_loses_meaning": {prompt: common[prompt] - rare[prompt] for prompt in rare},
-        "text_encoder_helps": difference(trained.measured, frozen.measured, "DINO"),
-        "more_steps_more_subject": difference(mine, early, "DINO"),
-        "more_steps_less_prompt": difference(mine, early, "CLIP-T"),
+        "learns_subject": difference(mine["plain"], untouched["plain"]),
+        "keeps_subject_in_contexts": difference(mine["DINO"], untouched["DINO"]),
+        "prior_lowers_pres": difference(mine["PRES"], without["PRES"]),
+        "prior_lowers_drift": difference(own.drift, alone.drift),
+        "prior_raises_diversity": difference(mine["DIV"], without["DIV"]),
+        "prior_costs_fidelity": difference(mine["plain"], without["plain"]),
+        "prior_keeps_prompt": difference(mine["CLIP-T"], without["CLIP-T"]),
+        "right_noun_beats_wrong": difference(without["DINO"], wrong["DINO"]),
+        "wrong_noun_beats_none": difference(wrong["DINO"], none["DINO"]),
+        "rare_beats_letters": difference(without["DINO"], letters["DINO"]),
+        "common_word_loses_meaning": difference(common, rare),
+        "text_encoder_helps": difference(trained.measured["DINO"], frozen.measured["DINO"]),
+        "more_steps_more_subject": difference(mine["DINO"], early["DINO"]),
+        "more_steps_less_prompt": difference(mine["CLIP-T"], early["CLIP-T"]),
     }
 
 
@@ -200,12 +181,12 @@ def over_steps(lesson: Lesson, trial: Trial) -> tuple[Measured, dict[int, dict[s
     """The contexts measured at each kept step: those of the first one, picture by picture, and every step's means."""
     curve: dict[int, dict[str, float]] = {}
     first: Measured = {}
+    asked = in_words_of(lesson, trial.config)
     for step, weights in sorted(trial.tuned.snapshots.items()):
         if step == trial.config.max_train_steps:
             measured = trial.measured
         else:
-            views = lesson.views(trial.config, weights, count=0)
-            measured = measure_views(views, lesson.photos, trial.config.class_prompt, lesson.encoders)
+            measured = asked.measure(asked.views(swapped(lesson.pipe, weights), count=0))
         first = first or measured
         curve[step] = means(measured)
     return first, curve
@@ -233,28 +214,23 @@ def smoothed(histories: Mapping[str, History], windows: int = 12) -> tuple[list[
 
 def moved(pipe: Any, learned: Mapping[str, Tensor]) -> int:
     """How many weight tensors of the denoiser differ from the pipeline's."""
-    own = {f"unet.{name}": weight for name, weight in pipe.unet.named_parameters()}
-    return sum(not torch.equal(weight, learned[name]) for name, weight in own.items())
+    return sum(not torch.equal(weight, learned[name]) for name, weight in named_weights(pipe, ["unet"]).items())
 
 
-def pixels(image: Image.Image) -> Tensor:
-    """A picture's bytes, (H, W, 3)."""
-    return torch.from_numpy(np.asarray(image).copy())
-
-
-def file_bytes(weights: Mapping[str, Tensor]) -> int:
-    """The size of a file with these weights in half precision, as they are shared."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "weights.safetensors")
-        save_file({name: weight.half().contiguous() for name, weight in weights.items()}, path)
-        return path.stat().st_size
+def save_half(weights: Mapping[str, Tensor], folder: Path) -> Path:
+    """Write these weights in half precision, as they are shared, and return the file's path."""
+    path = folder / "weights.safetensors"
+    save_file({name: weight.half().contiguous() for name, weight in weights.items()}, path)
+    return path
 
 
 @torch.no_grad()
-def loss_identities(lesson: Lesson, config: DreamBoothConfig) -> list[tuple[str, tuple[Any, Any], float]]:
+def loss_identities(
+    lesson: Lesson, class_pictures: Sequence[Image.Image], config: DreamBoothConfig
+) -> list[tuple[str, tuple[Any, Any], float]]:
     """Claim, (measured, expected) and tolerance of what holds exactly of the loss, on one batch."""
     pipe, denoiser = lesson.pipe, Denoiser(lesson.pipe)
-    own, prior = denoiser.encode(lesson.photos), denoiser.encode(lesson.class_pictures)
+    own, prior = denoiser.encode(lesson.photos), denoiser.encode(class_pictures)
     config = replace(config, with_prior_preservation=True, train_batch_size=3, snr_gamma=0.0)
 
     def batch(class_latents: LatentDistribution | None) -> Batch:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from studylib.showing.exercises import close, expect, shape_of
 from studylib.world.scene import Scene
 from studylib.world.subjects import SUBJECTS
 
@@ -28,7 +28,7 @@ def check_weighted_loss(your_loss: Callable[[Tensor, Tensor, float, Tensor], Ten
             raise AssertionError(
                 f"B = {count} fails ({error}): there are 2B weights and B errors of the subject; which are its own?"
             ) from error
-        _expect(isinstance(yours, Tensor) and yours.numel() == 1, f"return one number, not {_shape(yours)}")
+        expect(isinstance(yours, Tensor) and yours.numel() == 1, f"return one number, not {shape_of(yours)}")
         mine, other = weights[:count], weights[count:]
         plain, weighted = prior.mean(), (mine * own).mean()
         answers = {
@@ -44,8 +44,8 @@ def check_weighted_loss(your_loss: Callable[[Tensor, Tensor, float, Tensor], Ten
         }
         right = weighted + 0.7 * plain
         for reason, wrong in answers.items():
-            _expect(_close(yours, right) or not _close(yours, wrong), f"B = {count}: {reason}")
-        _expect(_close(yours, right), f"B = {count}: {float(yours):.4f}, sought {float(right):.4f}")
+            expect(close(yours, right) or not close(yours, wrong), f"B = {count}: {reason}")
+        expect(close(yours, right), f"B = {count}: {float(yours):.4f}, sought {float(right):.4f}")
     print("A: right. One weight for each picture of the subject, from its own timestep; lambda weighs the class.")
 
 
@@ -54,30 +54,17 @@ def check_class_scenes(your_scenes: Callable[[Scene, int], Sequence[Scene]]) -> 
     for name in ("cat", "boat"):
         subject = SUBJECTS[name]
         scenes = list(your_scenes(subject, 24))
-        _expect(len(scenes) == 24, f"{len(scenes)} scenes, sought 24")
+        expect(len(scenes) == 24, f"{len(scenes)} scenes, sought 24")
         strange = [scene for scene in scenes if not isinstance(scene, Scene)]
-        _expect(not strange, f"return scenes, not {strange[:1]!r}; dataclasses.replace makes one from another")
+        expect(not strange, f"return scenes, not {strange[:1]!r}; dataclasses.replace makes one from another")
         others = {scene.noun for scene in scenes} - {subject.noun}
-        _expect(not others, f"the class of {name} is {subject.noun}, there is also {', '.join(sorted(others))}")
+        expect(not others, f"the class of {name} is {subject.noun}, there is also {', '.join(sorted(others))}")
         looks = [(scene.colour, scene.pattern, scene.accent) for scene in scenes]
-        _expect(
+        expect(
             (subject.colour, subject.pattern, subject.accent) not in looks,
             "the subject itself is among them: the prior would teach it as what every one of its class looks like",
         )
         for field in ("colour", "place", "style"):
             kinds = len({getattr(scene, field) for scene in scenes})
-            _expect(kinds >= 3, f"only {kinds} kinds of {field}: whatever the set never shows, the class forgets")
+            expect(kinds >= 3, f"only {kinds} kinds of {field}: whatever the set never shows, the class forgets")
     print("B: right. Train with them, and look whether `a cat` stays as varied as these are.")
-
-
-def _expect(condition: bool, reason: str) -> None:
-    if not condition:
-        raise AssertionError(reason)
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    return math.isclose(float(one), float(other), rel_tol=1e-4, abs_tol=1e-6)
-
-
-def _shape(answer: object) -> str:
-    return f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else repr(answer)

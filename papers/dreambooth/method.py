@@ -16,19 +16,18 @@ from torch import Tensor
 from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, min_snr_weights
-from studylib.evidence.knobs import Config, knob
+from studylib.evidence.knobs import knob
 from studylib.learning.prior import joined_halves, prior_batches
+from studylib.learning.subject_words import SubjectWords
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
 from studylib.learning.weights import check_not_offloaded, named_weights, restored
 
 
 @dataclass(frozen=True)
-class DreamBoothConfig(Config):
+class DreamBoothConfig(SubjectWords):
     """The knobs under the names of the diffusers script. Each step takes `train_batch_size` pictures of the subject
     and, with prior preservation, as many of the class. `snr_gamma` 0 weighs all timesteps alike."""
 
-    identifier: str = "sks"
-    class_noun: str = "cat"
     with_prior_preservation: bool = True
     prior_loss_weight: float = knob(1.0, 0.0, 10.0)
     max_train_steps: int = knob(200, 4, 5000)  # the notebook looks at each quarter
@@ -37,15 +36,6 @@ class DreamBoothConfig(Config):
     train_text_encoder: bool = False
     snr_gamma: float = knob(0.0, 0.0, 20.0)
     seed: int = 0
-
-    @property
-    def subject(self) -> str:
-        """The subject in words: "a sks cat"; the identifier alone where the class noun is left out."""
-        return " ".join(["a", *filter(None, (self.identifier, self.class_noun))])
-
-    @property
-    def class_prompt(self) -> str:
-        return f"a {self.class_noun}".strip()
 
 
 @dataclass

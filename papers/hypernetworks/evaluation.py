@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from papers.hypernetworks.method import Hypernetwork, HypernetworkConfig, Target
 from studylib.denoisers.attention import attention_hook
 from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
-from studylib.denoisers.noise import at_fixed_levels, fixed_errors
+from studylib.denoisers.noise import at_fixed_levels, predict_in_parts
 from studylib.denoisers.prompts import Prompt
 from studylib.denoisers.sites import sites
 
@@ -43,12 +43,9 @@ def probe(pipe: Any, latents: LatentDistribution, prompts: Sequence[str], seed: 
     return Probe(noised, asked["timesteps"], denoiser.prompt(prompts).detach().repeat(levels))
 
 
-@torch.no_grad()
 def predict(pipe: Any, asked: Probe) -> Tensor:
     """The denoiser's answer, (N, C, h, w)."""
-    parts = [slice(start, start + 32) for start in range(0, len(asked.latents), 32)]
-    predict_part = Denoiser(pipe).predict
-    return torch.cat([predict_part(asked.latents[i], asked.timesteps[i], asked.prompt[i]) for i in parts])
+    return predict_in_parts(Denoiser(pipe), asked.latents, asked.timesteps, asked.prompt)
 
 
 def strength_curve(
@@ -117,28 +114,6 @@ def sizes_at_start(widths: Sequence[int], seed: int = 0, tokens: int = 256, **ch
         context = torch.randn(tokens, width, generator=generator)
         found[width] = (nets[str(width)]["key"](context).norm() / context.norm()).item()
     return found
-
-
-def photo_errors(
-    pipe: Any, photos: LatentDistribution, prompt: str, learned: AbstractContextManager, **how: int
-) -> dict[str, float]:
-    """`fixed_errors` of the photos inside `learned`, by photo."""
-    with learned:
-        errors = fixed_errors(Denoiser(pipe), photos, prompt, **how)
-    return {f"photo {i}": value for i, value in enumerate(errors.tolist())}
-
-
-def mean_error(
-    pipe: Any, photos: LatentDistribution, prompt: str, learned: AbstractContextManager, **how: int
-) -> float:
-    """Mean of `photo_errors`."""
-    errors = photo_errors(pipe, photos, prompt, learned, **how)
-    return sum(errors.values()) / len(errors)
-
-
-def difference_of(method: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, float]:
-    """Method minus baseline, name by name."""
-    return {name: value - baseline[name] for name, value in method.items()}
 
 
 def first_attention(pipe: Any, nets: Hypernetwork | None, asked: Probe) -> dict[str, Tensor]:

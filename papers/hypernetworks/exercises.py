@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from studylib.showing.exercises import close, expect, shape_of, tensors
+
 Fold = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
@@ -22,18 +24,18 @@ def check_fold(your_fold: Fold) -> None:
         weight, bias = _two(
             your_fold(key, first, offset_1, second, offset_2, strength), [(out, width), (out,)], ["W_K'", "the bias"]
         )
-        _expect(not _close(weight, strength * key @ second @ first), "that is the change of W_K; W_K itself is missing")
+        expect(not close(weight, strength * key @ second @ first), "that is the change of W_K; W_K itself is missing")
         if strength != 1:
-            _expect(not _close(weight, key + key @ second @ first), "the strength m multiplies f, so it is in W_K' too")
-            _expect(not _close(bias, key @ (second @ offset_1 + offset_2)), "the strength m multiplies f's bias, too")
-        _expect(_close(weight, key + strength * key @ second @ first), "W_K' = W_K + m W_K W_2 W_1; mind the order")
-        _expect(
-            not _close(bias, strength * (second @ offset_1 + offset_2)),
+            expect(not close(weight, key + key @ second @ first), "the strength m multiplies f, so it is in W_K' too")
+            expect(not close(bias, key @ (second @ offset_1 + offset_2)), "the strength m multiplies f's bias, too")
+        expect(close(weight, key + strength * key @ second @ first), "W_K' = W_K + m W_K W_2 W_1; mind the order")
+        expect(
+            not close(bias, strength * (second @ offset_1 + offset_2)),
             "the bias is added before W_K, so W_K has to carry it to the key",
         )
         context = torch.randn(7, width)  # (tokens, d)
         corrected = context + strength * ((context @ first.T + offset_1) @ second.T + offset_2)
-        _expect(_close(context @ weight.T + bias, corrected @ key.T), "the bias is m W_K (W_2 b_1 + b_2)")
+        expect(close(context @ weight.T + bias, corrected @ key.T), "the bias is m W_K (W_2 b_1 + b_2)")
     print("A: right. Without an activation a hypernetwork is a weight edit, with a bias that W_K did not have.")
 
 
@@ -51,12 +53,12 @@ def check_low_rank(your_factors: Callable[[Tensor, Tensor, int], tuple[Tensor, T
         gap = (up @ down - change).norm()
         cut = torch.linalg.svd(matrix)
         first_cut = key @ (cut[0][:, :rank] * cut[1][:rank]) @ cut[2][:rank]
-        _expect(
-            not _close(up @ down, first_cut) or gap <= 1.001 * best,
+        expect(
+            not close(up @ down, first_cut) or gap <= 1.001 * best,
             "you cut W_2 W_1 and multiplied by W_K then: the best cut of a product is not the product of a cut",
         )
-        _expect(not _close(up @ down, left[:, :rank] @ right[:rank]), "right directions, but no singular values")
-        _expect(
+        expect(not close(up @ down, left[:, :rank] @ right[:rank]), "right directions, but no singular values")
+        expect(
             gap <= 1.001 * best,
             f"rank {rank}: B A misses the change by {gap:.3g}, the best of that rank by {best:.3g}; try an SVD of it",
         )
@@ -72,34 +74,20 @@ def check_stack(your_stack: Callable[[Sequence[tuple[Tensor, float]]], Tensor]) 
     for count in (1, 2, 3):
         parts = [(torch.randn(5, 5), 0.3 + 0.5 * i) for i in range(count)]
         matrix = your_stack(parts)
-        _expect(isinstance(matrix, Tensor) and matrix.shape == (5, 5), f"return a (5, 5) matrix, not {_shape(matrix)}")
+        expect(isinstance(matrix, Tensor) and matrix.shape == (5, 5), f"return a (5, 5) matrix, not {shape_of(matrix)}")
         eye, forward, backward = torch.eye(5), torch.eye(5), torch.eye(5)
         for change, strength in parts:
             forward, backward = (eye + strength * change) @ forward, backward @ (eye + strength * change)
         added = eye + sum(strength * change for change, strength in parts)
         if count > 1:
-            _expect(not _close(matrix, added), "corrections do not just add up: the second corrects the first as well")
-            _expect(not _close(matrix, backward), "the order: the first acts on c first, so it stands on the right")
-        _expect(_close(matrix, forward), f"off with {count} stacked: each multiplies what it is given by I + m A")
+            expect(not close(matrix, added), "corrections do not just add up: the second corrects the first as well")
+            expect(not close(matrix, backward), "the order: the first acts on c first, so it stands on the right")
+        expect(close(matrix, forward), f"off with {count} stacked: each multiplies what it is given by I + m A")
     print("C: right. Two hypernetworks multiply, so that swapping them changes the picture.")
 
 
 def _two(answer: object, shapes: Sequence[tuple[int, ...]], names: Sequence[str]) -> tuple[Tensor, Tensor]:
-    pair = isinstance(answer, tuple | list) and len(answer) == 2 and all(isinstance(x, Tensor) for x in answer)
-    _expect(pair, f"return ({', '.join(names)}) as two tensors")
-    for tensor, shape, name in zip(answer, shapes, names, strict=True):
-        _expect(tuple(tensor.shape) == shape, f"{name} has shape {tuple(tensor.shape)}, sought {shape}")
-    return answer[0], answer[1]
-
-
-def _expect(condition: object, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-3)
-
-
-def _shape(answer: object) -> str:
-    return str(tuple(answer.shape)) if isinstance(answer, Tensor) else type(answer).__name__
+    first, second = tensors(answer, names)
+    for tensor, shape, name in zip((first, second), shapes, names, strict=True):
+        expect(tuple(tensor.shape) == shape, f"{name} has {shape_of(tensor)}, sought {shape}")
+    return first, second

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from papers.hypernetworks.method import Hypernetwork, HypernetworkConfig, Target, hypernetwork, targets
+from studylib.learning.weights import restored
 
 Affine = tuple[Tensor, Tensor]  # A (d, d) and b (d,): f(c) = A c + b
 
@@ -67,20 +68,17 @@ def folded(pipe: Any, projections: Mapping[str, Projection]) -> Iterator[None]:
     The projections of Stable Diffusion have no bias, so one is added and taken away again.
     """
     modules = {name: pipe.unet.get_submodule(name) for name in projections}
-    before = {name: (module.weight.detach().clone(), module.bias) for name, module in modules.items()}
-    try:
-        with torch.no_grad():
+    biases = {name: module.bias for name, module in modules.items()}
+    with restored({name: module.weight for name, module in modules.items()}):
+        try:
             for name, module in modules.items():
-                module.weight.copy_(projections[name].weight)
+                module.weight.data.copy_(projections[name].weight)
                 own = 0 if module.bias is None else module.bias
                 module.bias = nn.Parameter(own + projections[name].bias, requires_grad=False)
-        yield
-    finally:
-        with torch.no_grad():
+            yield
+        finally:
             for name, module in modules.items():
-                weight, bias = before[name]
-                module.weight.copy_(weight)
-                module.bias = bias
+                module.bias = biases[name]
 
 
 def fit_affine(nets: Hypernetwork, contexts: Mapping[str, Tensor]) -> Callable[[Target], Affine]:

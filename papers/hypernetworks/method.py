@@ -20,7 +20,8 @@ from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, noised
 from studylib.denoisers.sites import Site, sites
-from studylib.evidence.knobs import Config, knob
+from studylib.evidence.knobs import knob
+from studylib.learning.subject_words import SubjectWords
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
 from studylib.learning.weights import check_not_offloaded
 
@@ -35,16 +36,15 @@ PROJECTIONS = {"query": "to_q", "key": "to_k", "value": "to_v"}  # in every atte
 
 
 @dataclass(frozen=True)
-class HypernetworkConfig(Config):
+class HypernetworkConfig(SubjectWords):
     """The web UI's choices under its names and with its defaults, then where the MLPs sit, then the training.
 
     `layer_structure` are multiples of the width, first and last 1. `widths` "" takes all, else such as "64, 128".
+    The photos are called "a sks cat", but the technique creates no word, so that any words would do.
     `placement`, `projections` and `sharing` are for the ablations: the web UI chooses by width alone, corrects key and
     value, and shares a pair among all layers of one width. `dropout` follows the hidden layers.
     """
 
-    identifier: str = "sks"
-    class_noun: str = "cat"
     layer_structure: str = "1, 2, 1"
     activation_func: str = knob("linear", choices=tuple(ACTIVATIONS))
     activate_output: bool = False
@@ -80,15 +80,6 @@ class HypernetworkConfig(Config):
     @property
     def corrected(self) -> tuple[str, ...]:
         return tuple(filter(None, (name.strip() for name in self.projections.split(","))))
-
-    @property
-    def subject(self) -> str:
-        """What every photo is called: "a sks cat". The technique creates no word, so any words would do."""
-        return " ".join(["a", *filter(None, (self.identifier, self.class_noun))])
-
-    @property
-    def class_prompt(self) -> str:
-        return f"a {self.class_noun}".strip()
 
 
 class CorrectionMLP(nn.Module):

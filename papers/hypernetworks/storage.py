@@ -20,12 +20,12 @@ SHAPE = ("layer_structure", "activation_func", "activate_output", "layer_norm", 
 WebUI = dict[int | str, Any]
 
 
-def save(nets: Hypernetwork, path: str | Path) -> int:
-    """Write `128.key.linear.0.weight` and so on, and how they were made; return the size of the file in bytes."""
+def save(nets: Hypernetwork, path: str | Path) -> Path:
+    """Write `128.key.linear.0.weight` and so on, and how they were made; return the path."""
     metadata = {"format": FORMAT, "config": json.dumps(dataclasses.asdict(nets.config))}
     weights = {name: weight.detach().cpu().contiguous() for name, weight in nets.state_dict().items()}
     save_file(weights, path, metadata)
-    return Path(path).stat().st_size
+    return Path(path)
 
 
 def load(path: str | Path) -> Hypernetwork:

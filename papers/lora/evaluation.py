@@ -6,7 +6,6 @@ import random
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.prompts import Prompt
 from studylib.learning.weights import replaced
-from studylib.measuring.subject import likeness
+from studylib.measuring.subject import difference, likeness
 from studylib.models.hub import quiet_loading
 from studylib.showing.tables import Table
 from studylib.world.draw import draw
@@ -41,26 +40,6 @@ PAPER: dict[str, dict[str, float]] = {  # GPT-3 175B, table 4 [verified]: WikiSQ
     "LoRA, 4.7 M": {"WikiSQL": 73.4, "MNLI-m": 91.7},
     "LoRA, 37.7 M": {"WikiSQL": 74.0, "MNLI-m": 91.6},
 }
-SD15_UNET: dict[str, Any] = {  # Stable Diffusion 1.5's denoiser: 859,520,964 parameters
-    "sample_size": 64,
-    "in_channels": 4,
-    "out_channels": 4,
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "layers_per_block": 2,
-    "cross_attention_dim": 768,
-    "attention_head_dim": 8,
-    "norm_num_groups": 32,
-}
-
-
-def sd15_unet() -> nn.Module:
-    """SD 1.5's denoiser without its weights, on the meta device: layers and their shapes."""
-    from diffusers import UNet2DConditionModel
-
-    with torch.device("meta"):
-        return UNet2DConditionModel(**SD15_UNET)
 
 
 def attention_parameters(unet: nn.Module, rank: int) -> int:
@@ -165,12 +144,6 @@ def file_gap(pipe: Any, lora: Lora, prompt: str, *, alpha_in_file: bool = True, 
     return float((ours - theirs).abs().max())
 
 
-def file_size(lora: Lora) -> int:
-    """Bytes of the file that keeps this LoRA."""
-    with tempfile.TemporaryDirectory() as folder:
-        return save_lora(lora, Path(folder)).stat().st_size
-
-
 def one_step_ratio(config: LoRAConfig, train_one: Any, factor: float = 0.5) -> float:
     """Length of the first Adam step's change with alpha times `factor`, over that with the rate times `factor`: 1.
 
@@ -225,14 +198,13 @@ def effects_of_trainings(
     phi(1, 1) is above chance, and how much longer W is in the change's directions than in random ones.
     """
 
-    def minus(method: str, *baselines: str) -> dict[str, float]:
-        return {p: value - sum(found[b][p] for b in baselines) / len(baselines) for p, value in found[method].items()}
-
+    untouched, wide = found["untouched"], found["rank 64"]
+    half_way = {picture: (value + wide[picture]) / 2 for picture, value in untouched.items()}
     return {
-        "teaches_the_subject": minus("LoRA", "untouched"),
-        "rank_one_gets_most": minus("rank 1", "untouched", "rank 64"),
-        "spread_beats_query": minus("half", "q alone"),
-        "needs_larger_rate": minus("half", "low rate"),
+        "teaches_the_subject": difference(found["LoRA"], untouched),
+        "rank_one_gets_most": difference(found["rank 1"], half_way),
+        "spread_beats_query": difference(found["half"], found["q alone"]),
+        "needs_larger_rate": difference(found["half"], found["low rate"]),
         "top_directions_shared": above_chance,
         "change_is_no_noise": {name: row["change"] - row["random"] for name, row in lengths.items()},
     }
@@ -251,6 +223,6 @@ def strength_effects(
         one, half = (
             likenesses(draw_contexts(summed([(lora, s)]), first=seed, **sampling), photos, dino) for s in (1.0, 0.5)
         )
-        effects += [one[name] - half[name] for name in one]
+        effects += difference(one, half).values()
         used, words = used + [seed] * len(one), words + list(one)
     return effects, used, words

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from papers.lora.factors import extracted
+from studylib.showing.exercises import expect, tensors
 
 
 def check_extraction(your_extraction: Callable[[Tensor, float], tuple[Tensor, Tensor]]) -> None:
@@ -19,30 +20,27 @@ def check_extraction(your_extraction: Callable[[Tensor, float], tuple[Tensor, Te
         generator = torch.Generator().manual_seed(seed)
         decay = 0.75 ** torch.arange(12.0)
         change = torch.randn(30, 12, generator=generator) * decay @ torch.randn(12, 20, generator=generator)  # (30, 20)
-        answer = your_extraction(change, share)
-        pair = isinstance(answer, tuple | list) and len(answer) == 2 and all(isinstance(x, Tensor) for x in answer)
-        _expect(pair, "return A and B as two tensors")
-        a, b = answer
-        _expect(a.ndim == b.ndim == 2, "A and B are matrices")
+        a, b = tensors(your_extraction(change, share), ("A", "B"))
+        expect(a.ndim == b.ndim == 2, "A and B are matrices")
         swapped = a.shape[0] == 30 and b.shape[1] == 20
-        _expect(not swapped, "A reads the input and B writes the output: A is (r, 20), B is (30, r)")
+        expect(not swapped, "A reads the input and B writes the output: A is (r, 20), B is (30, r)")
         shapes = f"A has shape {tuple(a.shape)} and B {tuple(b.shape)}, sought (r, 20) and (30, r)"
-        _expect(a.shape[1] == 20 and b.shape[0] == 30 and a.shape[0] == b.shape[1], shapes)
+        expect(a.shape[1] == 20 and b.shape[0] == 30 and a.shape[0] == b.shape[1], shapes)
         energy = torch.linalg.svdvals(change).square()
         kept = energy.cumsum(0) / energy.sum()
         rank = int((kept < share).sum()) + 1
         product, best = b @ a, torch.matmul(*extracted(change, len(a))[::-1])
-        _expect(
+        expect(
             (product - best).norm() <= 1e-3 * change.norm(),
             f"B A is off by {(product - best).norm() / change.norm():.2g} of the change's length from the best "
             f"product of rank {len(a)}: where did the singular values go? They belong into B A once",
         )
-        _expect(
+        expect(
             len(a) >= rank,
             f"rank {len(a)} keeps {kept[len(a) - 1]:.3f} of the squared length, sought {share}; "
             "lengths are squared before they are added",
         )
-        _expect(len(a) == rank, f"rank {len(a)} is more than needed: {rank} keeps {kept[rank - 1]:.3f}")
+        expect(len(a) == rank, f"rank {len(a)} is more than needed: {rank} keeps {kept[rank - 1]:.3f}")
     print("A: right. That is how a LoRA is extracted from a fully tuned model; its spectrum says how much is lost.")
 
 
@@ -80,8 +78,3 @@ def first_gain(rank: int, scale: float, optimiser: str, width: int = 256, draws:
         step = of_b if optimiser == "sgd" else of_b.sign()
         total += float((scale * step @ a * gradient).sum())  # -<change, G> at rate 1
     return total / draws
-
-
-def _expect(condition: object, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from papers.lora.factors import Lora, amplification, cross_terms, joined, singular_values, subspace_similarity
+from studylib.learning.weights import submodule
 
 
 def spectra(lora: Lora, names: Iterable[str]) -> dict[str, list[float]]:
@@ -62,8 +63,7 @@ def similarity_means(one: Lora, other: Lora, least_width: int = 128) -> tuple[di
 
 def amplifications(pipe: Any, lora: Lora, rank: int) -> dict[str, dict[str, float]]:
     """`amplification` of each layer that the LoRA changes."""
-    layers = {name: getattr(pipe, name.split(".")[0]).get_submodule(name.partition(".")[2]) for name in lora.factors}
-    return {name: amplification(lora.delta(name), layer.weight, rank) for name, layer in layers.items()}
+    return {name: amplification(lora.delta(name), submodule(pipe, name).weight, rank) for name in lora.factors}
 
 
 def mean_rows(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from papers.lora.factors import Lora
-from studylib.evidence.knobs import Config, knob
+from studylib.evidence.knobs import knob
+from studylib.learning.subject_words import SubjectWords
 from studylib.learning.weights import replaced, restored, submodule
 
 INITS = ("kaiming", "gaussian", "mirrored")
@@ -31,7 +32,7 @@ PROJECTIONS = {  # in the denoiser and in the text encoder
 
 
 @dataclass(frozen=True)
-class LoRAConfig(Config):
+class LoRAConfig(SubjectWords):
     """What is adapted and how it is trained.
 
     `lora_alpha` over `rank` multiplies the update (over its root with `use_rslora`). `projections`: which of q, k, v,
@@ -40,8 +41,6 @@ class LoRAConfig(Config):
     of the subject and, with prior preservation, as many of the class.
     """
 
-    identifier: str = "sks"
-    class_noun: str = "cat"
     rank: int = knob(8, 1, 1024)
     lora_alpha: float = knob(8.0, 1e-3, 1024.0)
     use_rslora: bool = False
@@ -69,15 +68,6 @@ class LoRAConfig(Config):
     def scale(self) -> float:
         """What multiplies B A: alpha / r, or alpha / sqrt(r) (Kalajdzievski 2023)."""
         return self.lora_alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
-
-    @property
-    def subject(self) -> str:
-        """The subject in words, "a sks cat"."""
-        return " ".join(["a", *filter(None, (self.identifier, self.class_noun))])
-
-    @property
-    def class_prompt(self) -> str:
-        return f"a {self.class_noun}".strip()
 
 
 class LoRALinear(nn.Module):

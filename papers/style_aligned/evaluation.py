@@ -19,6 +19,7 @@ from papers.style_aligned.mass import record_reference_mass
 from papers.style_aligned.method import StyleAlignedConfig, generate, starting_latents, style_aligned
 from studylib.measuring import metrics
 from studylib.measuring.encoders import Encoders, judge_network
+from studylib.measuring.subject import difference, mean_of
 from studylib.showing.tables import Table
 
 NOUNS = ("cat", "car", "house", "fish", "tree", "boat", "cup", "flower", "star")  # the first is the reference
@@ -157,20 +158,15 @@ def shift_against_copies(copies: Sequence[int] = (1, 2, 3), seed: int = 0) -> tu
 
 def effects(method: dict, baseline: dict) -> tuple[list[float], list[int], list[str]]:
     """Method minus baseline on pairs that share seed and prompt (or layer): what `Claims.directional` takes."""
-    keys = [key for key in method if key in baseline]
-    return [method[key] - baseline[key] for key in keys], [key[0] for key in keys], [key[1] for key in keys]
-
-
-def mean(measure: dict[tuple[int, str], float]) -> float:
-    """Mean over seeds and prompts."""
-    return float(np.mean(list(measure.values())))
+    found = difference(method, baseline)
+    return list(found.values()), [seed for seed, _ in found], [prompt for _, prompt in found]
 
 
 def table(measured: dict[str, dict], drawn: dict[str, Drawn]) -> Table:
     """One row a method: every measure's mean, and the attention mass."""
     return Table(
         {
-            name: {measure: mean(values) for measure, values in found.items()} | {"mass": mean(drawn[name].mass)}
+            name: {measure: mean_of(values) for measure, values in found.items()} | {"mass": mean_of(drawn[name].mass)}
             for name, found in measured.items()
         }
     )

@@ -6,34 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from papers.textual_inversion.method import Word, new_word
 from studylib.denoisers.attention import record_attention
-from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
-from studylib.denoisers.noise import fixed_errors
 from studylib.measuring import metrics
-from studylib.measuring.subject import Measured, difference, means
+from studylib.measuring.lesson import Lesson
+from studylib.measuring.subject import Measured, difference, means, photo_errors
 from studylib.measuring.views import Views, draw_pictures
+from studylib.models.architectures import sd15_text_encoder
 from studylib.showing import figures
 from studylib.world import Scene, draw
-from studylib.world.subjects import CONTEXTS
 
 PAPER: dict[str, dict[str, float]] = {  # on Stable Diffusion, DreamBooth's table 1 [verified in two transcriptions]
     "Textual Inversion": {"DINO": 0.569, "CLIP-I": 0.780, "CLIP-T": 0.255},
 }
-SIGNS = {  # of the claims that compare trainings, as the paper has them
-    "loss_falls": -1, "likeness_rises": +1, "related_word_is_faster": -1, "more_vectors_more_alike": +1,
-    "more_vectors_less_editable": -1, "lower_rate_less_alike": -1, "lower_rate_more_editable": +1,
-    "pull_less_alike": -1, "pull_more_editable": +1, "style_is_learned": +1,
-}  # fmt: skip
 STYLE = Scene("cat", "red", "plain", "flat", line_width=0.9, tint=0.0, grain=0.9, shadow=0.2, hatch_angle=30.0)
 PARTS = ("unet", "vae", "text_encoder")
 Thing = tuple[str, str, str]  # noun, colour, place
@@ -60,36 +52,22 @@ def changed_weights(pipe: Any, before: Mapping[str, Tensor]) -> list[str]:
     return sorted({name for name in both if not torch.equal(now[name], before[name])} | (now.keys() ^ before.keys()))
 
 
-def pixel_gap(pictures: Sequence[Image.Image], others: Sequence[Image.Image]) -> int:
-    """Largest difference of two sets of pictures, in steps of a colour, 0 to 255."""
-    pairs = zip(pictures, others, strict=True)
-    return max(int(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).max()) for a, b in pairs)
+def word_views(lesson: Lesson, word: Word, step: int = -1) -> Views:
+    """The views of a word as it was after `step` steps.
 
-
-def word_views(
-    pipe: Any, token: str, vectors: Tensor, of_class: Sequence[Image.Image], seed: int, **sampling: Any
-) -> Views:
-    """The views of a word with these vectors, as `draw_views` draws them.
-
-    `of_class` are the untouched model's: a prompt without the word draws the same pictures whatever was learned.
+    A prompt without the word draws the same pictures whatever was learned: those of the class are not drawn again.
     """
-    subject, count = f"a {token}", len(of_class)
-    prompts = [*[subject] * count, *(context.prompt(subject) for context in CONTEXTS)]
-    seeds = [10_000 * seed + i for i in (*range(count), *range(len(CONTEXTS)))]
-    with new_word(pipe, token, vectors.to(pipe.unet.device)):
-        images = draw_pictures(pipe, prompts, seeds, label="views", **sampling)
-    return Views(list(of_class), images[:count], images[count:])
+    known = new_word(lesson.pipe, word.token, word.trace[step].to(lesson.pipe.unet.device))
+    return lesson.views(known, count=len(lesson.untouched.of_class), of_class=lesson.untouched.of_class)
 
 
-def photo_errors(pipe: Any, photos: LatentDistribution, token: str, vectors: Tensor, **how: int) -> Tensor:
-    """`fixed_errors` of the photos under "a <token>", (N,), for a word with these vectors."""
-    with new_word(pipe, token, vectors.to(pipe.unet.device)):
-        return fixed_errors(Denoiser(pipe), photos, f"a {token}", **how)
-
-
-def error_curve(pipe: Any, photos: LatentDistribution, word: Word, steps: Sequence[int]) -> Tensor:
-    """`photo_errors` after these steps, (steps, N)."""
-    return torch.stack([photo_errors(pipe, photos, word.token, word.trace[step]) for step in steps])
+def error_curve(pipe: Any, photos: LatentDistribution, word: Word, steps: Sequence[int], **how: int) -> Tensor:
+    """The loss of the photos under "a <token>" after these steps, at fixed noise, (steps, N)."""
+    rows = []
+    for step in steps:
+        known = new_word(pipe, word.token, word.trace[step].to(pipe.unet.device))
+        rows.append(list(photo_errors(pipe, known, photos, f"a {word.token}", **how).values()))
+    return torch.tensor(rows)
 
 
 def nearest_words(pipe: Any, vector: Tensor, count: int = 3) -> dict[str, float]:
@@ -170,7 +148,7 @@ def training_effects(
     untouched: Measured, one: Measured, several: Measured, variants: Mapping[str, Measured], errors: Tensor,
     starts: Mapping[str, Tensor], styled: Mapping[str, Mapping[str, float]],
 ) -> dict[str, dict[str, float]]:
-    """Method minus baseline for every claim in `SIGNS`, picture by picture, from one seed's trainings.
+    """Method minus baseline for every claim with a sign, picture by picture, from one seed's trainings.
 
     `errors` (steps, N) is the trace of `photo_errors`; `starts` the same of short trainings, the initial word's first
     and one "from random"; `styled` the likeness of pictures in style, with the initial word first, then the learned.
@@ -179,15 +157,15 @@ def training_effects(
     before, after = list(styled.values())[:2]
     return {
         "loss_falls": _by_number(errors[-1] - errors[0]),
-        "likeness_rises": difference(one, untouched, "plain"),
+        "likeness_rises": difference(one["plain"], untouched["plain"]),
         "related_word_is_faster": _by_number(related.mean(dim=0) - random.mean(dim=0)),
-        "more_vectors_more_alike": difference(several, one, "plain"),
-        "more_vectors_less_editable": difference(several, one, "CLIP-T"),
-        "lower_rate_less_alike": difference(variants["low"], one, "plain"),
-        "lower_rate_more_editable": difference(variants["low"], one, "CLIP-T"),
-        "pull_less_alike": difference(variants["pulled"], one, "plain"),
-        "pull_more_editable": difference(variants["pulled"], one, "CLIP-T"),
-        "style_is_learned": {noun: after[noun] - before[noun] for noun in after},
+        "more_vectors_more_alike": difference(several["plain"], one["plain"]),
+        "more_vectors_less_editable": difference(several["CLIP-T"], one["CLIP-T"]),
+        "lower_rate_less_alike": difference(variants["low"]["plain"], one["plain"]),
+        "lower_rate_more_editable": difference(variants["low"]["CLIP-T"], one["CLIP-T"]),
+        "pull_less_alike": difference(variants["pulled"]["plain"], one["plain"]),
+        "pull_more_editable": difference(variants["pulled"]["CLIP-T"], one["CLIP-T"]),
+        "style_is_learned": difference(after, before),
     }
 
 
@@ -196,10 +174,8 @@ def _by_number(values: Tensor) -> dict[str, float]:
 
 
 def sd15_counts(num_vectors: int = 1) -> list[int]:
-    """Numbers that are learned, in the token table, and in the whole text encoder of SD 1.5, built without memory."""
-    config = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
-    with torch.device("meta"):
-        encoder = CLIPTextModel(config)
+    """Numbers that are learned, in the token table, and in the whole text encoder of SD 1.5."""
+    encoder = sd15_text_encoder()
     table = encoder.get_input_embeddings().weight  # (V, D)
     learned = table[:1].repeat(num_vectors, 1)  # (N, D)
     return [learned.numel(), table.numel(), encoder.num_parameters()]

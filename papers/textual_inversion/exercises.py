@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from papers.textual_inversion.method import token_names
+from studylib.showing.exercises import close, expect
 
 
 def check_rate(your_rate: Callable[[float, int, int, int, bool], float]) -> None:
@@ -20,7 +21,7 @@ def check_rate(your_rate: Callable[[float, int, int, int, bool], float]) -> None
     ):
         yours = your_rate(base, batch, accumulation, processes, scale)
         case = f"base {base:g}, batch {batch}, accumulation {accumulation}, {processes} processes, scale_lr={scale}"
-        _expect(isinstance(yours, int | float | Tensor), f"{case}: return a number, not {yours!r}")
+        expect(isinstance(yours, int | float | Tensor), f"{case}: return a number, not {yours!r}")
         samples = batch * accumulation * processes if scale else 1
         hints = {
             base: "that is the base rate; scale_lr multiplies it",
@@ -29,8 +30,8 @@ def check_rate(your_rate: Callable[[float, int, int, int, bool], float]) -> None
             base / samples: "more samples make the step larger, not smaller",
             base * batch * accumulation * processes: "without scale_lr the base rate is used as it stands",
         }
-        said = next((hint for rate, hint in hints.items() if _near(yours, rate)), "how many samples make a step?")
-        _expect(_near(yours, base * samples), f"{case}: sought {base * samples:g}, not {float(yours):g}: {said}")
+        said = next((hint for rate, hint in hints.items() if close(yours, rate)), "how many samples make a step?")
+        expect(close(yours, base * samples), f"{case}: sought {base * samples:g}, not {float(yours):g}: {said}")
     print("A: right. The paper's 0.005 is 0.04 in its optimiser: four pictures on each of two GPUs.")
 
 
@@ -46,15 +47,15 @@ def check_expand(your_expand: Callable[[str, str, int], str]) -> None:
         right = prompt.replace(token, " ".join(token_names(token, count)))
         yours = your_expand(prompt, token, count)
         case = f"{prompt!r} with {token} of {count} vectors"
-        _expect(isinstance(yours, str), f"{case}: return the new prompt as text, not {yours!r}")
-        _expect(token in prompt or yours == prompt, f"{case}: a prompt without the word stays as it is")
-        _expect(f"{token}_0" not in yours, f"{case}: the first vector keeps the bare name, the second is {token}_1")
-        _expect(f"{token}_{count}" not in yours, f"{case}: one token too many; {count} vectors end at _{count - 1}")
-        _expect(
+        expect(isinstance(yours, str), f"{case}: return the new prompt as text, not {yours!r}")
+        expect(token in prompt or yours == prompt, f"{case}: a prompt without the word stays as it is")
+        expect(f"{token}_0" not in yours, f"{case}: the first vector keeps the bare name, the second is {token}_1")
+        expect(f"{token}_{count}" not in yours, f"{case}: one token too many; {count} vectors end at _{count - 1}")
+        expect(
             yours.count(token) == prompt.count(token) * count,
             f"{case}: sought {prompt.count(token) * count} tokens of the word, not {yours.count(token)}",
         )
-        _expect(yours == right, f"{case}: sought {right!r}, not {yours!r}")
+        expect(yours == right, f"{case}: sought {right!r}, not {yours!r}")
     print("B: right. The words behind move to the right by count - 1, and what passes the last token is cut off.")
 
 
@@ -68,17 +69,17 @@ def check_blend(your_blend: Callable[[Tensor, Tensor, float], Tensor]) -> None:
         straight = torch.lerp(v, w, share)  # (D,)
         length = torch.lerp(v.norm(), w.norm(), share)
         yours = your_blend(v, w, share)
-        _expect(isinstance(yours, Tensor) and yours.shape == v.shape, f"return a vector like v, {tuple(v.shape)}")
+        expect(isinstance(yours, Tensor) and yours.shape == v.shape, f"return a vector like v, {tuple(v.shape)}")
         swapped = torch.lerp(w, v, share)
-        _expect(
+        expect(
             share == 0.5 or not _same_direction(yours, swapped), f"share {share:g}: share 0 is v and share 1 is w"
         )
-        _expect(_same_direction(yours, straight), f"share {share:g}: the direction is that of (1 - share) v + share w")
-        _expect(
+        expect(_same_direction(yours, straight), f"share {share:g}: the direction is that of (1 - share) v + share w")
+        expect(
             0 < share < 1 or torch.allclose(yours, straight, atol=1e-4), f"share {share:g}: the ends are the words"
         )
-        _expect(
-            _near(yours.norm(), length),
+        expect(
+            close(yours.norm(), length),
             f"share {share:g}: norm {yours.norm():.3g}, sought {length:.3g}; unlike vectors shorten their mean",
         )
     print("C: right. Midway between unlike words of one norm a plain mean has 0.71 of it; that has to be put back.")
@@ -86,12 +87,3 @@ def check_blend(your_blend: Callable[[Tensor, Tensor, float], Tensor]) -> None:
 
 def _same_direction(a: Tensor, b: Tensor) -> bool:
     return torch.cosine_similarity(a, b, dim=0).item() > 1 - 1e-4
-
-
-def _near(a: float | Tensor, b: float | Tensor) -> bool:
-    return abs(float(a) - float(b)) <= 1e-4 * abs(float(b))
-
-
-def _expect(condition: object, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)

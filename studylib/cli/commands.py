@@ -169,7 +169,7 @@ def render(
 ) -> None:
     """Execute notebooks with their defaults, in place; write results.json, README's tables and the index notebook."""
     from studylib.evidence.verdicts import count_verdicts
-    from studylib.reports import models_table, readme, scoreboard
+    from studylib.reports import lesson, models_table, readme, scoreboard
     from studylib.running.render import INDEX, render_index
     from studylib.running.render import render as render_one
 
@@ -186,6 +186,8 @@ def render(
     said = {True: "rewritten", False: "unchanged", None: "no place for it there"}
     for what, module in (("table of papers", readme), ("table of models", models_table)):
         typer.echo(f"README.md: {what}: {said[module.update_readme()]}")
+    changed = lesson.update_lesson()
+    typer.echo(f"papers/{lesson.PAGE}: {'no paper has recorded a row' if changed is None else said[changed]}")
     typer.echo(f"papers/{scoreboard.PAGE}: {said[scoreboard.update_page()]}")
     typer.echo("index.ipynb: " + ("rewritten" if render_index(timeout=timeout, stream=sys.stderr) else "unchanged"))
 

@@ -96,14 +96,27 @@ def at_fixed_levels(denoiser: Denoiser, clean: Tensor, seed: int, levels: int) -
 
 
 @torch.no_grad()
+def predict_in_parts(
+    denoiser: Denoiser, noisy: Tensor, timesteps: Tensor, prompt: Prompt, rows: int = 32
+) -> Tensor:
+    """What the denoiser predicts of many noised latents, (N, C, h, w), without gradients and `rows` at a time.
+
+    prompt: N rows, or one for all.
+    """
+    prompt = prompt.expand(len(noisy))
+    parts = [slice(start, start + rows) for start in range(0, len(noisy), rows)]
+    return torch.cat([denoiser.predict(noisy[part], timesteps[part], prompt[part]) for part in parts])
+
+
+@torch.no_grad()
 def fixed_errors(
     denoiser: Denoiser, latents: LatentDistribution, prompt: str, seed: int = 0, levels: int = 8
 ) -> Tensor:
     """The training loss of each picture under `prompt`, (N,), with noise and timesteps fixed by `seed`."""
     asked = at_fixed_levels(denoiser, latents.mean, seed, levels)
-    encoded = denoiser.prompt([prompt])
-    parts = zip(*(asked[name].split(32) for name in ("latents", "noise", "timesteps")), strict=True)
-    errors = torch.cat([denoising_errors(denoiser, x, encoded, noise, t) for x, noise, t in parts])  # (N * levels,)
+    prediction = fixed_predictions(denoiser, latents.mean, prompt, seed, levels)
+    target = denoiser.target(asked["latents"], asked["noise"], asked["timesteps"])  # (N * levels, C, h, w)
+    errors = (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))  # (N * levels,)
     return errors.unflatten(0, (-1, levels)).mean(dim=1)  # (N,)
 
 
@@ -114,9 +127,7 @@ def fixed_predictions(
     """What the denoiser predicts of latents (N, C, h, w) with fixed noise, (N * levels, C, h, w)."""
     asked = at_fixed_levels(denoiser, latents, seed, levels)
     noisy = denoiser.add_noise(asked["latents"], asked["noise"], asked["timesteps"])  # (N * levels, C, h, w)
-    encoded = denoiser.prompt([prompt])
-    parts = zip(noisy.split(32), asked["timesteps"].split(32), strict=True)
-    return torch.cat([denoiser.predict(x, t, encoded) for x, t in parts])  # (N * levels, C, h, w)
+    return predict_in_parts(denoiser, noisy, asked["timesteps"], denoiser.prompt([prompt]))  # (N * levels, C, h, w)
 
 
 def min_snr_weights(denoiser: Denoiser, timesteps: Tensor, gamma: float) -> Tensor:

@@ -48,6 +48,7 @@ class Claim(Strict):
     source: str = Field(min_length=1)
     paper: str = ""
     kind: Kind
+    sign: Literal[1, -1] = 1  # of an effect: -1 where the source says that the measure falls
     how: str = Field(min_length=1)
 
     @field_validator("paper")

@@ -92,18 +92,17 @@ class Claims:
         effects: Sequence[float],
         seeds: Sequence[int],
         prompts: Sequence[object],
-        sign: int = +1,
         unit: Literal["pair", "training"] = "pair",
     ) -> Verdict:
         """Decide a claim with a sign: `held`, `reversed`, or `undecided` when the interval contains 0.
 
-        `effects[i]` is method minus baseline for one pair sharing `seeds[i]` and `prompts[i]`; `sign` is -1
-        when the paper says the measure falls. Needs 3 seeds and 24 different pairs, or 5 seeds when the
-        unit is a training. Raises ValueError with the numbers given when there are fewer.
+        `effects[i]` is method minus baseline for one pair sharing `seeds[i]` and `prompts[i]`; the card says which
+        sign the paper claims. Needs 3 seeds and 24 different pairs, or 5 seeds when the unit is a training.
+        Raises ValueError with the numbers given when there are fewer.
         """
         claim = self._of_kind(id, "directional")
-        if sign not in (1, -1) or unit not in ("pair", "training"):
-            raise ValueError(f"sign must be 1 or -1 and unit 'pair' or 'training', got {sign!r} and {unit!r}")
+        if unit not in ("pair", "training"):
+            raise ValueError(f"unit must be 'pair' or 'training', got {unit!r}")
         interval = crossed_interval(effects, seeds, prompts)
         n_seeds, n_pairs = len(set(seeds)), len(set(zip(seeds, prompts, strict=True)))
         if unit == "pair" and (n_seeds < MIN_SEEDS or n_pairs < MIN_PAIRS):
@@ -113,14 +112,12 @@ class Claims:
             )
         if unit == "training" and n_seeds < MIN_TRAINING_SEEDS:
             raise ValueError(f"claim {id} has {n_seeds} training seeds; it needs {MIN_TRAINING_SEEDS}")
-        low, high = sorted((sign * interval.low, sign * interval.high))
+        low, high = sorted((claim.sign * interval.low, claim.sign * interval.high))
         verdict = HELD if low > 0 else REVERSED if high < 0 else UNDECIDED
-        detail = f"{n_pairs} pairs, {n_seeds} seeds; the paper says {'more' if sign > 0 else 'less'}"
+        detail = f"{n_pairs} pairs, {n_seeds} seeds; the paper says {'more' if claim.sign > 0 else 'less'}"
         return self._decide(Verdict(claim, verdict, interval.mean, (interval.low, interval.high), detail))
 
-    def trained(
-        self, id: str, effects: Mapping[str, Mapping[int, Mapping[str, float]]], sign: int = +1
-    ) -> Verdict:
+    def trained(self, id: str, effects: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Verdict:
         """Decide a claim whose effect takes a training per seed, from what `stored_effects` returned.
 
         Where that holds nothing of it, the verdict is `not measured yet` and its detail says how to measure it.
@@ -134,7 +131,7 @@ class Claims:
         rows = [
             (value, seed, prompt) for seed, values in effects[id].items() for prompt, value in values.items()
         ]
-        return self.directional(id, *map(list, zip(*rows, strict=True)), sign=sign, unit="training")
+        return self.directional(id, *map(list, zip(*rows, strict=True)), unit="training")
 
     def beyond(self, id: str) -> Verdict:
         """Return the verdict of a claim that needs the real model or people: `not testable here`."""

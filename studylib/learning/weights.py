@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,6 +89,12 @@ def replaced(pipe: Any, modules: Mapping[str, nn.Module]) -> Iterator[None]:
     finally:
         for name, module in reversed(before.items()):
             _put(pipe, name, module)
+
+
+def file_size(save: Callable[[Path], Path]) -> int:
+    """Bytes of the file that `save(folder)` writes and whose path it returns; the folder is removed again."""
+    with tempfile.TemporaryDirectory() as folder:
+        return save(Path(folder)).stat().st_size
 
 
 def check_not_offloaded(pipe: Any) -> None:

@@ -169,6 +169,13 @@ def psnr(a: Image.Image, b: Image.Image) -> float:
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
+def pixel_gap(images: Sequence[Image.Image], others: Sequence[Image.Image]) -> int:
+    """Return the largest difference of two sets of pictures, picture by picture, in steps of a colour, 0 to 255."""
+    _need(images, 1, "pixel_gap")
+    pairs = zip(images, others, strict=True)
+    return max(int(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).max()) for a, b in pairs)
+
+
 def reference_mass(weights: Tensor, reference: slice) -> float:
     """Return the mean attention mass on the reference's key tokens, in [0, 1].
 

@@ -5,9 +5,9 @@ Views are compared picture by picture between methods: picture i starts from the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,13 +16,14 @@ from torch import Tensor
 
 from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
-from studylib.denoisers.noise import fixed_predictions
+from studylib.denoisers.noise import fixed_errors, fixed_predictions
 from studylib.measuring import metrics
 from studylib.measuring.encoders import Encoders, text_image_features
 from studylib.measuring.views import Views
 from studylib.showing.tables import Table
 from studylib.world.scene import NOUNS
 
+Key = TypeVar("Key", bound=Hashable)
 Measured = dict[str, dict[str, float]]  # measure -> picture -> value
 TINY = Encoders()  # the tiny world's own
 
@@ -88,7 +89,7 @@ def measure_views(
 
 def means(measured: Measured) -> dict[str, float]:
     """Mean over the pictures, measure by measure."""
-    return {measure: float(np.mean(list(values.values()))) for measure, values in measured.items()}
+    return {measure: mean_of(values) for measure, values in measured.items()}
 
 
 def views_table(measured: Mapping[str, Measured | Mapping[str, float]]) -> Table:
@@ -99,9 +100,28 @@ def views_table(measured: Mapping[str, Measured | Mapping[str, float]]) -> Table
     })
 
 
-def difference(method: Measured, baseline: Measured, measure: str) -> dict[str, float]:
-    """Method minus baseline, picture by picture: what a claim is decided from."""
-    return {picture: value - baseline[measure][picture] for picture, value in method[measure].items()}
+def mean_of(values: Mapping[Any, float]) -> float:
+    """Mean over whatever the values are named by."""
+    return float(np.mean(list(values.values())))
+
+
+def difference(method: Mapping[Key, float], baseline: Mapping[Key, float]) -> dict[Key, float]:
+    """Method minus baseline, pair by pair: what a claim is decided from.
+
+    Raises ValueError if the two do not have the same pairs.
+    """
+    if unpaired := set(method) ^ set(baseline):
+        raise ValueError(f"{len(unpaired)} values have no partner, such as {min(map(str, unpaired))!r}")
+    return {pair: value - baseline[pair] for pair, value in method.items()}
+
+
+def photo_errors(
+    pipe: Any, learned: AbstractContextManager, photos: LatentDistribution, prompt: str, **how: int
+) -> dict[str, float]:
+    """`fixed_errors` of pictures inside `learned`, photo by photo; `how` is its seed and levels."""
+    with learned:
+        errors = fixed_errors(Denoiser(pipe), photos, prompt, **how)  # (N,)
+    return {f"photo {i}": value for i, value in enumerate(errors.tolist())}
 
 
 @torch.no_grad()

@@ -49,13 +49,16 @@ def draw_pictures(
 
 def draw_views(
     pipe: Any, subject: str, class_prompt: str, seed: int, *, count: int = 6,
-    contexts: Sequence[Context] = CONTEXTS, **sampling: Any,
+    contexts: Sequence[Context] = CONTEXTS, of_class: Sequence[Image.Image] | None = None, **sampling: Any,
 ) -> Views:
     """Draw `count` pictures of class and subject, given as words, and one of the subject in each context.
 
-    Picture i of each view starts from the noise of `seed` and i. `sampling` goes to the pipeline.
+    Picture i of each view starts from the noise of `seed` and i. `sampling` goes to the pipeline. `of_class`: pictures
+    of the class that are known already, for a method that cannot change them; they are not drawn again.
     """
-    prompts = [*[class_prompt] * count, *[subject] * count, *(context.prompt(subject) for context in contexts)]
-    numbers = [*range(count), *range(count), *range(len(contexts))]
+    new = count if of_class is None else 0  # pictures of the class that are to be drawn
+    prompts = [*[class_prompt] * new, *[subject] * count, *(context.prompt(subject) for context in contexts)]
+    numbers = [*range(new), *range(count), *range(len(contexts))]
     images = draw_pictures(pipe, prompts, [10_000 * seed + i for i in numbers], label="views", **sampling)
-    return Views(images[:count], images[count : 2 * count], images[2 * count :], tuple(contexts))
+    known = images[:new] if of_class is None else list(of_class)
+    return Views(known, images[new : new + count], images[new + count :], tuple(contexts))

@@ -52,13 +52,18 @@ def rewrite_section(start: str, end: str, content: str, what: str, *, optional: 
             f"Create it with the lines {start} and {end}",
         )
     text = path.read_text(encoding="utf-8")
-    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
-        raise StudyError(
-            f"README.md has no place for the {what}", f"Add one line {start} and, below it, one line {end}"
-        )
-    before, rest = text.split(start)
-    after = rest.split(end)[1]
-    new = f"{before}{start}\n{content}{end}{after}"
+    new = replaced_section(text, start, end, content, "README.md", what)
     if new != text:
         write_atomically(path, new)
     return new != text
+
+
+def replaced_section(text: str, start: str, end: str, content: str, file: str, what: str) -> str:
+    """Return `text` with `content` between its two marker lines.
+
+    Raises StudyError, naming the file and `what` was not written, with anything but one of each marker.
+    """
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+        raise StudyError(f"{file} has no place for the {what}", f"Add one line {start} and, below it, one line {end}")
+    before, rest = text.split(start)
+    return f"{before}{start}\n{content}{end}{rest.split(end)[1]}"

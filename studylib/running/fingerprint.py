@@ -13,8 +13,7 @@ from studylib.workspace import PACKAGE, find_root, notebook_path, runs_folder
 
 ID_LENGTH = 12
 EFFECTS = "effects.json"  # beside a paper: what `study render --full` measured
-LEFT_OUT = ("cli", "recipes")  # rooms that no notebook needs
-REPORTS = "reports"  # a room that counts only where a notebook imports from it, such as the lesson table
+LEFT_OUT = ("cli", "recipes", "reports")  # rooms that no paper's notebook may import from
 
 
 def weight_hashes(slug: str, model: Any) -> dict[str, str]:
@@ -36,10 +35,9 @@ def code_hash(slug: str) -> str:
     """
     cells, paper = notebook_code(notebook_path(slug)).cells, find_root() / "papers" / slug
     sources = {f"papers/{path.relative_to(paper)}": path for path in paper.glob("*.py")}
-    rooms = LEFT_OUT if _reads_reports(slug) else (*LEFT_OUT, REPORTS)
     for path in PACKAGE.rglob("*.py"):
         name = path.relative_to(PACKAGE)
-        if name.parts[0] not in rooms:
+        if name.parts[0] not in LEFT_OUT:
             sources[f"studylib/{name}"] = path
     digest = hashlib.sha256()
     for cell in cells:
@@ -49,10 +47,6 @@ def code_hash(slug: str) -> str:
     return digest.hexdigest()
 
 
-def _reads_reports(slug: str) -> bool:
-    return any(f"studylib.{REPORTS}" in cell for cell in notebook_code(notebook_path(slug)).cells)
-
-
 class Identity:
     """What all runs of a paper's notebook have in common, read once: for a sweep, before its first point."""
 
@@ -60,9 +54,6 @@ class Identity:
         root = find_root()
         self.code = code_hash(slug)
         self.common = [self.code, versions(), _hashes({"card": root / "papers" / slug / "card.toml"})]
-        if _reads_reports(slug):  # the lesson table shows what other papers measured
-            others = {path.parent.name: path for path in root.glob("papers/*/results.json")}
-            self.common.append(_hashes({name: path for name, path in others.items() if name != slug}))
         effects = root / "papers" / slug / EFFECTS
         self.effects = _hashes({EFFECTS: effects}) if effects.is_file() else {}
         self.folders: dict[str, dict[str, str]] = {}

@@ -21,7 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from papers.style_aligned.method import StyleAlignedConfig, style_aligned
-from tests import style_aligned_processors, tiny_pipelines
+from tests import tiny_pipelines
+from tests.papers import style_aligned_processors
 
 SET_SIZE, SIZE = 4, 48
 ATTENTION = StyleAlignedConfig(share_group_norm=False, share_layer_norm=False)

@@ -16,6 +16,7 @@ from studylib.denoisers.noise import (
     logit_normal,
     min_snr_weights,
     noised,
+    predict_in_parts,
     uniform,
 )
 from tests.denoisers.tiny_transformers import TRANSFORMERS
@@ -160,3 +161,17 @@ def test_fixed_errors_are_the_loss_without_luck(pipe, pictures):
     assert torch.allclose(one, plain.reshape(3, 4).mean(dim=1), atol=1e-6)
     assert torch.allclose((predicted - asked["noise"]).square().mean(dim=(1, 2, 3)), plain, atol=1e-6)
     assert asked["timesteps"].tolist() == [125, 375, 625, 875] * 3
+
+
+def test_parts_are_the_whole(pipe, pictures):
+    """Many rows at a time need the memory of all of them; one prompt for all, or one a row, in any number of parts."""
+    denoiser = Denoiser(pipe)
+    asked = at_fixed_levels(denoiser, denoiser.encode(pictures).mean, 0, 3)  # 9 rows
+    noisy = denoiser.add_noise(asked["latents"], asked["noise"], asked["timesteps"])
+    for texts in (["a cat"], ["a cat", "a dog", "a car"] * 3):
+        prompt = denoiser.prompt(texts)
+        with torch.no_grad():
+            whole = denoiser.predict(noisy, asked["timesteps"], prompt)
+        for rows in (2, 9, 32):
+            found = predict_in_parts(denoiser, noisy, asked["timesteps"], prompt, rows)
+            assert torch.allclose(found, whole, atol=1e-5) and not found.requires_grad

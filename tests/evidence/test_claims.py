@@ -51,20 +51,20 @@ def test_an_identity_of_nothing_is_refused(claims, measured, expected):
 
 
 @pytest.mark.parametrize(
-    ("shift", "sign", "verdict"),
+    ("shift", "id", "verdict"),
     [
-        (1.0, 1, "held"),
-        (1.0, -1, "reversed"),
-        (-1.0, -1, "held"),
-        (-1.0, 1, "reversed"),
-        (0.0, 1, "undecided"),
+        (1.0, "rises", "held"),
+        (1.0, "falls", "reversed"),
+        (-1.0, "falls", "held"),
+        (-1.0, "rises", "reversed"),
+        (0.0, "rises", "undecided"),
     ],
 )
-def test_directional(claims, shift, sign, verdict):
-    """The verdict follows the interval's side of zero and the side the paper claims."""
+def test_directional(claims, shift, id, verdict):
+    """The verdict follows the interval's side of zero and the side the paper claims, which stands on its card alone."""
     noise = np.random.default_rng(0).normal(0, 0.3, 24)
     effects = shift + noise - noise.mean()
-    found = claims.directional("rises", effects, SEEDS, PROMPTS, sign=sign)
+    found = claims.directional(id, effects, SEEDS, PROMPTS)
     assert found.verdict == verdict
     assert found.effect == pytest.approx(shift, abs=1e-9)
     assert found.interval[0] < found.effect < found.interval[1]
@@ -115,7 +115,7 @@ def test_record_needs_every_claim(claims):
         claims.results()
     claims.exact("count", 1, 2)
     claims.directional("rises", [1.0] * 24, SEEDS, PROMPTS)
-    claims.directional("falls", [1.0] * 24, SEEDS, PROMPTS, sign=-1)
+    claims.directional("falls", [1.0] * 24, SEEDS, PROMPTS)
     results = claims.results()
     assert {id: result["verdict"] for id, result in results.items()} == {
         "identity": "held",

@@ -18,8 +18,8 @@ def decided() -> Claims:
     claims = Claims(load_card("mini"))
     claims.exact("identity", 1, 1)
     claims.exact("count", 2, 3)
-    for id in ("rises", "falls"):
-        claims.directional(id, [1.0] * 24, [0, 1, 2] * 8, [i // 3 for i in range(24)])
+    for id, effect in (("rises", 1.0), ("falls", -1.0)):
+        claims.directional(id, [effect] * 24, [0, 1, 2] * 8, [i // 3 for i in range(24)])
     return claims
 
 

@@ -8,7 +8,7 @@ from accelerate.hooks import CpuOffload, add_hook_to_module, remove_hook_from_mo
 
 from studylib.denoisers.denoiser import Denoiser
 from studylib.errors import StudyError
-from studylib.learning.weights import named_weights, replaced, restored, submodule, swapped, weight_of
+from studylib.learning.weights import file_size, named_weights, replaced, restored, submodule, swapped, weight_of
 from tests.tiny_pipelines import sd
 
 LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -98,3 +98,16 @@ def test_an_offloaded_pipeline_is_not_trained():
         denoiser.predict(latents, 5, denoiser.prompt(["cat"]))
     remove_hook_from_module(pipe.unet)
     assert named_weights(pipe, ["unet"])
+
+
+def test_the_size_of_a_file_is_that_on_disk():
+    """What the table of methods calls a file is what a reader would keep; nothing stays behind."""
+    folders = []
+
+    def save(folder):
+        folders.append(folder)
+        path = folder / "weights.bin"
+        path.write_bytes(b"12345")
+        return path
+
+    assert file_size(save) == 5 and not folders[0].exists()

@@ -202,3 +202,15 @@ def test_errors_name_what_is_there(call, message):
     """A misspelt noun would otherwise score 0 and look like a finding."""
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_pixel_gap_is_the_largest_step_of_a_colour():
+    """Identities of pictures are claimed byte by byte: one step of one colour must show, and sets must be as long."""
+    one = Image.new("RGB", (4, 4), (10, 0, 255))
+    other = one.copy()
+    other.putpixel((3, 3), (10, 7, 255))
+    assert metrics.pixel_gap([one, one], [one.copy(), one]) == 0 and metrics.pixel_gap([one, other], [one, one]) == 7
+    with pytest.raises(ValueError):
+        metrics.pixel_gap([one], [one, one])
+    with pytest.raises(ValueError, match="sought at least 1"):
+        metrics.pixel_gap([], [])

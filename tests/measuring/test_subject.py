@@ -1,16 +1,16 @@
 """Tests of views and their measures: methods are compared picture by picture, and the subject is told apart."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from tiny_pipelines import sd
+from tiny_pipelines import frozen_sd, pictures
 
 from studylib.denoisers.denoiser import Denoiser
 from studylib.measuring.encoders import Encoders
+from studylib.measuring.metrics import pixel_gap
 from studylib.measuring.subject import (
     clip_likeness,
     difference,
@@ -18,6 +18,7 @@ from studylib.measuring.subject import (
     likeness,
     means,
     measure_views,
+    photo_errors,
     prediction_drift,
     spread,
     views_table,
@@ -30,10 +31,7 @@ QUICK = {"num_inference_steps": 2, "guidance_scale": 1.0}
 
 @pytest.fixture(scope="module")
 def pipe():
-    pipe = sd()
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-        part.requires_grad_(False)
-    return pipe
+    return frozen_sd()
 
 
 @contextmanager
@@ -68,6 +66,15 @@ def test_views_share_their_noise_between_models(pipe):
     assert plain.of_class[0].tobytes() != plain.of_class[1].tobytes()
 
 
+def test_known_pictures_of_the_class_are_not_drawn_again(pipe):
+    """A method that cannot change the class saves their minutes; all else starts from the same noise as before."""
+    known = pictures(count=2)
+    whole = draw_views(pipe, "a sks cat", "a cat", 0, count=2, contexts=CONTEXTS[:1], **QUICK)
+    rest = draw_views(pipe, "a sks cat", "a cat", 0, count=2, contexts=CONTEXTS[:1], of_class=known, **QUICK)
+    assert rest.of_class == known and len(rest.in_contexts) == 1
+    assert pixel_gap(rest.of_subject + rest.in_contexts, whole.of_subject + whole.in_contexts) <= 1
+
+
 def test_likeness_is_one_for_the_subject_itself_and_low_for_another():
     """The measures must tell the subject from its class before they can tell methods apart."""
     photos = training_pictures(SUBJECTS["cat"], 4)
@@ -87,8 +94,9 @@ def test_true_pictures_of_the_contexts_agree_with_their_prompts():
     assert np.mean(judged_as_asked(Views([], [], true), "cat")) > 0.9 > means(shifted)["judged"]
     assert means(right)["CLIP-T"] > means(shifted)["CLIP-T"] + 0.1
     assert means(right)["DINO"] == pytest.approx(means(shifted)["DINO"], abs=1e-4)  # the same pictures elsewhere
-    assert set(difference(right, shifted, "judged")) == {context.words for context in CONTEXTS}
-    assert min(difference(right, shifted, "CLIP-T").values()) < max(difference(right, shifted, "CLIP-T").values())
+    assert set(difference(right["judged"], shifted["judged"])) == {context.words for context in CONTEXTS}
+    clip = difference(right["CLIP-T"], shifted["CLIP-T"]).values()
+    assert min(clip) < max(clip)
 
 
 def test_spread_is_zero_for_copies():
@@ -119,11 +127,27 @@ def test_hub_encoders_leave_the_judge_out(monkeypatch):
 
 def test_drift_is_zero_untouched_and_sees_every_part(pipe):
     """Exactly zero without a change; a changed text encoder moves the class as a changed denoiser does."""
-    rng = np.random.default_rng(0)
-    images = [Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)) for _ in range(3)]
-    latents = Denoiser(pipe).encode(images)
+    latents = Denoiser(pipe).encode(pictures())
     still = prediction_drift(pipe, moved(pipe, by=0.0), latents, "a cat")
     little, much = (prediction_drift(pipe, moved(pipe, by=by), latents, "a cat") for by in (0.01, 0.1))
     words = prediction_drift(pipe, moved(pipe, "text_encoder", 0.5), latents, "a cat")
     assert still.shape == (3,) and bool((still == 0).all())
     assert 0 < little.mean() < much.mean() and words.mean() > 0
+
+
+def test_differences_have_a_partner_each():
+    """A pair that one side lacks would silently leave a claim with fewer pairs than it says."""
+    assert difference({("cat", 1): 0.5, ("cat", 2): 1.0}, {("cat", 2): 0.25, ("cat", 1): 0.25}) == {
+        ("cat", 1): 0.25, ("cat", 2): 0.75,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="1 values have no partner, such as 'b'"):
+        difference({"a": 1.0}, {"a": 1.0, "b": 2.0})
+
+
+def test_photo_errors_are_those_inside_the_block(pipe):
+    """Photo by photo at fixed noise, so that what was learned is the only difference."""
+    latents = Denoiser(pipe).encode(pictures())
+    one, again = (photo_errors(pipe, nullcontext(), latents, "a cat", levels=2) for _ in range(2))
+    other = photo_errors(pipe, moved(pipe), latents, "a cat", levels=2)
+    assert list(one) == ["photo 0", "photo 1", "photo 2"] and one == again and min(one.values()) > 0
+    assert all(other[photo] != one[photo] for photo in one)

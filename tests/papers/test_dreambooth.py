@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from tiny_pipelines import sd
+from tiny_pipelines import pictures
 
 from papers.dreambooth.method import (
     DreamBoothConfig,
@@ -20,20 +19,6 @@ from studylib.denoisers.denoiser import Denoiser
 from studylib.learning.weights import swapped
 
 SMALL = {"max_train_steps": 4, "learning_rate": 1e-3, "train_batch_size": 2}
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    pipe = sd()
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-        part.requires_grad_(False)
-    return pipe
-
-
-def pictures(seed: int, count: int = 4) -> list[Image.Image]:
-    """Smooth random pictures."""
-    rng = np.random.default_rng(seed)
-    return [Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)).resize((16, 16)) for _ in range(count)]
 
 
 def draw(pipe) -> np.ndarray:

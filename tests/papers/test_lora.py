@@ -2,15 +2,14 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from diffusers.utils import convert_state_dict_to_diffusers
+from paper_checks import refuses
 from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from PIL import Image
 from safetensors.torch import load_file
-from tiny_pipelines import sd
+from tiny_pipelines import pictures, sd
 from torch import nn
 
 from papers.lora import evaluation as ev
@@ -44,28 +43,15 @@ from studylib.denoisers.denoiser import Denoiser
 from studylib.evidence.card import load_card
 from studylib.evidence.paper import load_presets
 from studylib.learning.weights import replaced
+from studylib.models.architectures import sd15_unet
 
 SMALL = LoRAConfig(rank=3, lora_alpha=6.0, max_train_steps=3, learning_rate=1e-2, train_batch_size=2)
 FEW = {"num_inference_steps": 2, "guidance_scale": 2.0}
 
 
 @pytest.fixture(scope="module")
-def pipe():
-    pipe = sd()
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-        part.requires_grad_(False)
-    return pipe
-
-
-@pytest.fixture(scope="module")
 def trained(pipe):
     return train(pipe, pictures(0), pictures(1), SMALL, keep=[1])
-
-
-def pictures(seed: int, count: int = 3) -> list[Image.Image]:
-    """Smooth random pictures."""
-    rng = np.random.default_rng(seed)
-    return [Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)).resize((16, 16)) for _ in range(count)]
 
 
 def draw(pipe, **options) -> torch.Tensor:
@@ -287,8 +273,7 @@ def test_what_is_adapted(pipe, change, count):
 
 def test_sizes_on_the_real_denoiser():
     """SD 1.5's own numbers; a wrong architecture or a missed module changes them."""
-    real = ev.sd15_unet()
-    assert sum(weight.numel() for weight in real.parameters()) == 859_520_964
+    real = sd15_unet()
     assert [ev.attention_parameters(real, r) for r in (1, 4, 8, 64)] == [199_296, 797_184, 1_594_368, 12_754_944]
     layers = adapted_layers({"unet": real}, LoRAConfig(train_text_encoder=False))
     assert len(layers) == 128 and count_parameters(layers, 4) == 797_184
@@ -430,11 +415,6 @@ def test_presets_are_valid_configurations():
     assert {"rank_1", "sd15", "paper_placement"} <= set(presets)
 
 
-def refuses(check, answer, message: str) -> None:
-    with pytest.raises(AssertionError, match=message):
-        check(answer)
-
-
 def test_exercise_on_extraction(capsys):
     """Accepts the smallest rank alone, in either split of the singular values, and names the usual mistakes."""
 
@@ -452,7 +432,7 @@ def test_exercise_on_extraction(capsys):
     refuses(check, lambda c, s: right(c, s, square=False), "more than needed")
     refuses(check, lambda c, s: right(c, s, more=-1), "keeps")
     refuses(check, lambda c, s: (right(c, s)[0], right(c, s)[1] / 2), "off by")
-    refuses(check, lambda c, s: None, "two tensors")
+    refuses(check, lambda c, s: None, "each a tensor")
 
 
 def test_exercise_on_the_scale(capsys):

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import EulerDiscreteScheduler
+from paper_checks import refuses
 from PIL import Image
 from torch import Tensor
 
@@ -21,7 +22,8 @@ from studylib.denoisers.inversion import ddim_inversion
 from studylib.denoisers.sites import Site
 from studylib.evidence.card import load_card
 from studylib.evidence.paper import load_presets
-from tests import style_aligned_processors, tiny_pipelines
+from tests import tiny_pipelines
+from tests.papers import style_aligned_processors
 
 PIPELINES = {"sd": tiny_pipelines.sd, "sdxl": tiny_pipelines.sdxl}
 PROMPTS = ["a toy train", "a toy boat", "a toy bear"]
@@ -414,11 +416,6 @@ def test_card_and_presets_fit_the_config():
         StyleAlignedConfig(**{name: value for name, value in values.items() if name in fields})
     assert StyleAlignedConfig(**presets["no_sharing"]) == OFF
     assert {"exact", "directional", "beyond"} == {claim.kind for claim in card.claims}
-
-
-def refuses(check, answer, message: str) -> None:
-    with pytest.raises(AssertionError, match=message):
-        check(answer)
 
 
 def right_statistics(target, reference, groups):

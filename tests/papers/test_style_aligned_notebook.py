@@ -2,21 +2,18 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from paper_checks import verdicts
 from tiny_pipelines import sdxl
 
 from papers.style_aligned import evaluation as ev
 from papers.style_aligned.mass import look_from, record_reference_map
 from papers.style_aligned.method import StyleAlignedConfig, starting_latents, style_aligned
-from studylib.evidence.card import load_card
-from studylib.evidence.paper import load_results
 from studylib.models.load import load
 from studylib.running import runs
 
-ROOT = Path(__file__).parents[2]
 QUICK = {"num_inference_steps": 3, "seeds": 3}
 
 
@@ -30,10 +27,7 @@ def test_notebook_runs_with_presets(preset, own_runs):
     """Every kind of preset must reach the end: a knob that breaks a later cell makes sweeps useless."""
     quick = QUICK | ({"reference_offset": 1} if preset == "reference_image" else {})
     done = runs.run("style_aligned", quick, preset=preset, timeout=300)
-    claims = {claim.id: claim for claim in load_card("style_aligned").claims}
-    assert set(done.record["claims"]) == set(claims) and len(claims) >= 8
-    exact = [done.record["claims"][id]["verdict"] for id, claim in claims.items() if claim.kind == "exact"]
-    assert exact and set(exact) == {"held"}
+    assert verdicts(done.record, "exact") == {"held"}
     assert (done.folder / "figures" / "aligned.webp").exists()
     row = {None: "StyleAligned", "no_sharing": "no sharing", "full_sharing": "full sharing"}.get(preset, ev.OWN)
     own, rows = done.record["metrics"]["consistency"], done.record["metrics"]
@@ -70,23 +64,14 @@ def test_same_notebook_runs_sdxl(tmp_path, own_runs):
     assert done.record["status"] == "finished" and done.record["claims"]["layer_norm_noop"]["verdict"] == "held"
 
 
-def test_committed_results_match_the_card():
-    """README and study list quote results.json: it must hold every claim of today's card."""
-    results = load_results("style_aligned")
-    assert set(results["claims"]) == {claim.id for claim in load_card("style_aligned").claims}
-    notebook = json.loads((ROOT / "notebooks" / "style_aligned.ipynb").read_text())
-    printed = json.dumps([cell.get("outputs") for cell in notebook["cells"]])
-    assert all(f"{id}" in printed for id in results["claims"])
-
-
 def test_measures_see_what_they_are_named_after(pipe):
     """A set that repeats its reference is most consistent and leaks fully; measures must say so."""
     sets = ev.draw_sets(pipe, StyleAlignedConfig.off(), [0, 1], num_inference_steps=3, guidance_scale=5.0)
     copies = ev.Drawn({seed: [images[0]] * len(images) for seed, images in sets.images.items()}, sets.mass)
     plain, copied = (ev.measure(drawn, ev.Encoders()) for drawn in (sets, copies))
     assert min(copied["consistency"].values()) > 0.999 and max(copied["palette"].values()) < 1e-6
-    assert ev.mean(plain["consistency"]) < 0.999 and ev.mean(plain["palette"]) > 0
-    assert ev.mean(copied["noun"]) <= ev.mean(copied["leakage"])
+    assert ev.mean_of(plain["consistency"]) < 0.999 and ev.mean_of(plain["palette"]) > 0
+    assert ev.mean_of(copied["noun"]) <= ev.mean_of(copied["leakage"])
     assert set(plain["noun"]) == {(seed, prompt) for seed in (0, 1) for prompt in ev.PROMPTS[1:]}
     values, seeds, prompts = ev.effects(copied["consistency"], plain["consistency"])
     assert len(values) == len(seeds) == len(prompts) == 16 and sum(values) > 0

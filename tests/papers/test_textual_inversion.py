@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from tiny_pipelines import WIDTH, sd, sdxl
+from tiny_pipelines import WIDTH, pictures, sdxl
 
 from papers.textual_inversion import evaluation as ev
 from papers.textual_inversion import exercises
 from papers.textual_inversion.method import (
     TextualInversionConfig,
+    Word,
     draw_batches,
     encode_photos,
     fitting_templates,
@@ -29,28 +30,16 @@ from papers.textual_inversion.method import (
 from papers.textual_inversion.templates import TEMPLATES
 from papers.textual_inversion.whole_table import train_whole_table
 from studylib.denoisers.latents import LatentDistribution
+from studylib.learning.training import History
+from studylib.measuring.encoders import Encoders
+from studylib.measuring.lesson import Lesson
 from studylib.measuring.subject import prediction_drift
-from studylib.measuring.views import draw_views
 from studylib.models.load import load
 
 SMALL = {
     "initializer_token": "c", "max_train_steps": 4, "learning_rate": 1e-2, "train_batch_size": 2,
     "learnable_property": "bare", "placeholder_token": "<x>",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    pipe = sd()
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-        part.requires_grad_(False)
-    return pipe
-
-
-def pictures(seed: int, count: int = 3) -> list[Image.Image]:
-    """Smooth random pictures."""
-    rng = np.random.default_rng(seed)
-    return [Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)).resize((16, 16)) for _ in range(count)]
 
 
 def draw(pipe, prompt: str = "a c") -> np.ndarray:
@@ -263,12 +252,19 @@ def test_templates_name_the_word_once_and_say_nothing_of_it():
         assert all(sentence.count("{}") == 1 and len(sentence.split()) < 12 for sentence in sentences)
 
 
+def word_of(trace: torch.Tensor) -> Word:
+    """A word with these vectors after each step, (steps, N, D)."""
+    return Word("<x>", trace, History())
+
+
 def test_word_views_are_the_common_views(pipe):
     """The untouched pictures of the class are taken over instead of drawn again: both must be the same set."""
-    vectors, sampling = 2 * torch.randn(2, WIDTH), {"num_inference_steps": 2, "guidance_scale": 3.0}
-    with new_word(pipe, "<x>", vectors):
-        common = draw_views(pipe, "a <x>", "a c", 3, count=2, **sampling)
-    ours = ev.word_views(pipe, "<x>", vectors, common.of_class, 3, **sampling)
+    word = word_of(2 * torch.randn(1, 2, WIDTH))
+    sampling = {"num_inference_steps": 2, "guidance_scale": 3.0, "count": 2}
+    untouched = Lesson.prepare(pipe, pictures(), "a c", "a c", 3, Encoders(), **sampling)
+    lesson = replace(untouched, subject="a <x>")
+    common, ours = lesson.views(new_word(pipe, "<x>", word.vectors)), ev.word_views(lesson, word)
+    assert ours.of_class == lesson.untouched.of_class
     for mine, theirs in zip(ours.of_subject + ours.in_contexts, common.of_subject + common.in_contexts, strict=True):
         assert np.abs(np.asarray(mine, int) - np.asarray(theirs, int)).max() <= 1
 
@@ -284,11 +280,11 @@ def test_nearest_words_and_trace(pipe):
     assert torch.allclose(ev.reshaped(word, 4, 0.0, 2.0), 2 * word.initial)
 
 
-def test_photo_errors_see_the_word(pipe):
+def test_the_error_curve_sees_the_word(pipe):
     """The measure must be repeatable, one number a photo, and differ between words."""
-    photos = encode_photos(pipe, pictures(0))
     vector = torch.randn(1, WIDTH)
-    one, again, other = (ev.photo_errors(pipe, photos, "<x>", v) for v in (vector, vector, -vector))
+    word = word_of(torch.stack([vector, vector, -vector]))
+    one, again, other = ev.error_curve(pipe, encode_photos(pipe, pictures(0)), word, [0, 1, 2])
     assert one.shape == (6,) and torch.equal(one, again) and not torch.allclose(one, other, atol=1e-6)
 
 

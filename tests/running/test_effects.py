@@ -19,7 +19,7 @@ DECIDE = """
 from studylib.running.effects import stored_effects
 found = stored_effects("mini", globals())
 claims.trained("rises", found)
-claims.trained("falls", found, sign=-1)
+claims.trained("falls", found)
 """
 # the effect of a "training" at this seed; `falls` goes against its claim
 TRAIN = """

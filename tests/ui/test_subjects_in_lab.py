@@ -11,6 +11,12 @@ import pytest
 pytestmark = pytest.mark.ui
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+CONTROLS = {  # a control of each notebook; a paper that was removed has none
+    slug: label for slug, label in {
+        "dreambooth": "prior preservation", "textual_inversion": "word", "lora": "text encoder",
+        "hypernetworks": "self attention",
+    }.items() if (NOTEBOOKS / f"{slug}.ipynb").is_file()
+}  # fmt: skip
 STEPS = int(os.environ.get("STUDY_UI_STEPS", "2"))  # few: the wiring is looked at here, not the pictures
 TRAINING = int(os.environ.get("STUDY_UI_TRAINING", "8"))
 QUICK = f"\nnum_inference_steps, max_train_steps = {STEPS}, {TRAINING}"
@@ -25,10 +31,7 @@ def eventually(condition, seconds=5.0):
     return condition()
 
 
-@pytest.mark.parametrize(("slug", "label"), [
-    ("dreambooth", "prior preservation"), ("textual_inversion", "word"), ("lora", "text encoder"),
-    ("hypernetworks", "self attention"),
-])  # fmt: skip
+@pytest.mark.parametrize(("slug", "label"), CONTROLS.items())
 def test_a_control_shows_what_was_just_trained(slug, label, tmp_path, lab, page, open_notebook, run_all):
     """Nothing is trained again on a click: the picture of the new values must come, and the old one come back."""
     from playwright.sync_api import expect

@@ -1,16 +1,15 @@
-"""Steps per second of the papers' training loop against the loop that everyone's DreamBooth and LoRA scripts run.
+"""The loop that everyone's DreamBooth and LoRA scripts run, to compare the papers' trainings with.
 
-Both train the tiny world's denoiser with prior preservation, batches of 2 and 2, from the same pictures, in turns: all
-of its weights, then a LoRA of rank 8 on its attention, with peft's layers in the script and ours. The script's loop
-encodes pictures and prompts at every step, as it does by default; with what the two encoders take
-left out, the loops themselves are compared. Run from the repository's root: `python -m tests.bench.bench_training`
+Both train the tiny world's denoiser with prior preservation, batches of 2 and 2, from the same pictures, in turns. The
+script's loop encodes pictures and prompts at every step, as it does by default; with what the two encoders take left
+out, the loops themselves are compared.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,16 +20,16 @@ from peft import LoraConfig
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from papers.dreambooth.method import DreamBoothConfig, train
-from papers.lora.method import LoRAConfig
-from papers.lora.subject import train as train_lora
+from studylib.learning.training import History
 from studylib.measuring.views import draw_pictures
 from studylib.models.load import load
 from studylib.world.subjects import SUBJECTS, training_pictures
 
 STEPS, ROUNDS, BATCH, RANK = 30, 5, 2, 8
 PROJECTIONS = ["to_q", "to_k", "to_v", "to_out.0"]
+SETTINGS = {"max_train_steps": STEPS + 2, "learning_rate": 1e-8, "train_batch_size": BATCH}  # for a paper's config
 Pictures = Sequence[Image.Image]
+Train = Callable[[Any, Pictures, Pictures], History]
 
 
 def script_loop(pipe: Any, photos: Pictures, class_pictures: Pictures, *, cached: bool, lora: bool) -> float:
@@ -84,35 +83,24 @@ def script_loop(pipe: Any, photos: Pictures, class_pictures: Pictures, *, cached
     return seconds
 
 
-def own_loop(pipe: Any, photos: Pictures, class_pictures: Pictures, *, lora: bool) -> float:
-    """Seconds of as many steps of `fit`, encoding once included in the first two."""
-    settings = {"max_train_steps": STEPS + 2, "learning_rate": 1e-8, "train_batch_size": BATCH}
-    if lora:
-        config = LoRAConfig(rank=RANK, lora_alpha=RANK, train_text_encoder=False, **settings)
-        rows = train_lora(pipe, photos, class_pictures, config).history.rows
-    else:
-        config = DreamBoothConfig(train_text_encoder=False, **settings)
-        rows = train(pipe, photos, class_pictures, config).history.rows
+def own_loop(train: Train, pipe: Any, photos: Pictures, class_pictures: Pictures) -> float:
+    """Seconds of as many steps of a paper's `train`, encoding once included in the first two."""
+    rows = train(pipe, photos, class_pictures).rows
     return rows[-1]["seconds"] - rows[1]["seconds"]
 
 
-def main() -> None:
+def compare(what: str, train: Train, *, lora: bool) -> None:
+    """Print how many steps per second a paper's training with `SETTINGS` takes over the script's, in turns."""
     pipe = load("tiny")
     photos = training_pictures(SUBJECTS["cat"], 4)
     class_pictures = draw_pictures(pipe, ["a cat"] * 8, range(8), num_inference_steps=2)
-    for lora in (False, True):
-        what = f"LoRA of rank {RANK}" if lora else "all weights"
-        ratios, ratios_cached = [], []
-        for _ in range(ROUNDS):
-            own = own_loop(pipe, photos, class_pictures, lora=lora)
-            script, cached = (script_loop(pipe, photos, class_pictures, cached=c, lora=lora) for c in (False, True))
-            ratios.append(script / own)
-            ratios_cached.append(cached / own)
-            rates = ", ".join(f"{STEPS / seconds:.1f}" for seconds in (own, script, cached))
-            print(f"{what}: steps/s of fit, the script, the script without its encoders: {rates}")
-        for name, found in (("script", ratios), ("script without its encoders", ratios_cached)):
-            print(f"{what}: steps per second over the {name}: {statistics.median(found):.2f} (goal: not below 1)")
-
-
-if __name__ == "__main__":
-    main()
+    ratios, ratios_cached = [], []
+    for _ in range(ROUNDS):
+        own = own_loop(train, pipe, photos, class_pictures)
+        script, cached = (script_loop(pipe, photos, class_pictures, cached=c, lora=lora) for c in (False, True))
+        ratios.append(script / own)
+        ratios_cached.append(cached / own)
+        rates = ", ".join(f"{STEPS / seconds:.1f}" for seconds in (own, script, cached))
+        print(f"{what}: steps/s of fit, the script, the script without its encoders: {rates}")
+    for name, found in (("script", ratios), ("script without its encoders", ratios_cached)):
+        print(f"{what}: steps per second over the {name}: {statistics.median(found):.2f} (goal: not below 1)")
