@@ -17,6 +17,7 @@ from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, min_snr_weights
 from studylib.evidence.knobs import Config, knob
+from studylib.learning.identity import identity_of
 from studylib.learning.prior import joined_halves, prior_batches
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
 from studylib.learning.weights import check_not_offloaded, named_weights, restored
@@ -115,9 +116,10 @@ def train(
     prior = Denoiser(pipe).encode(class_pictures) if config.with_prior_preservation else None
     weights = trained_parameters(pipe, config)
     settings = TrainingConfig(steps=config.max_train_steps, learning_rate=config.learning_rate, seed=config.seed)
+    identity = identity_of(pipe, config, of_subject=latents, of_class=prior)
     with restored(weights):
         history = fit(
             weights, draw_batches(pipe, latents, prior, config), dreambooth_loss(pipe, config), settings,
-            label=label, **options,
+            identity=identity, label=label, **options,
         )
         return Tuned({name: weight.detach().clone() for name, weight in weights.items()}, history)

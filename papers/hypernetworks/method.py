@@ -21,6 +21,7 @@ from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, noised
 from studylib.denoisers.sites import Site, sites
 from studylib.evidence.knobs import Config, knob
+from studylib.learning.identity import identity_of
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
 from studylib.learning.weights import check_not_offloaded
 
@@ -290,12 +291,13 @@ def train(
     settings = TrainingConfig(
         steps=config.max_train_steps, learning_rate=config.learning_rate, max_grad_norm=0.0, seed=config.seed
     )
-    batches = draw_batches(pipe, Denoiser(pipe).encode(photos), config)
+    latents = Denoiser(pipe).encode(photos)
+    batches, identity = draw_batches(pipe, latents, config), identity_of(pipe, config, of_subject=latents)
     nets.train()  # for dropout
     with hypernetwork(pipe, nets):
         history = fit(
             dict(nets.named_parameters()), batches, denoising_loss(pipe, config), settings,
-            label=label, **options,
+            identity=identity, label=label, **options,
         )
     nets.eval()
     return Learned(nets, history)

@@ -17,6 +17,7 @@ from papers.lora.method import LoRAConfig, LoRALinear, new_layers
 from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors
+from studylib.learning.identity import identity_of
 from studylib.learning.prior import joined_halves, prior_batches
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
 from studylib.learning.weights import check_not_offloaded, replaced
@@ -89,11 +90,12 @@ def train(
     settings = TrainingConfig(
         steps=config.max_train_steps, learning_rate=config.learning_rate, epsilon=config.adam_epsilon, seed=config.seed
     )
+    identity = identity_of(pipe, config, captions=captions, of_subject=latents, of_class=prior)
     with replaced(pipe, layers):
         history = fit(
             weights, draw_batches(pipe, latents, prior, config),
             subject_loss(pipe, [*captions, config.class_prompt], config), settings,
-            label=label, **options,
+            identity=identity, label=label, **options,
         )
     snapshots = {step: _lora(layers, kept, config) for step, kept in history.snapshots.items()}
     return Trained(_lora(layers, weights, config), history, snapshots)

@@ -25,6 +25,7 @@ from studylib.denoisers.forward import forward_wrapped
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, noised
 from studylib.evidence.knobs import Config, knob
+from studylib.learning.identity import identity_of
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
 from studylib.learning.weights import check_not_offloaded
 
@@ -217,18 +218,17 @@ def train(
     pipe: Any, photos: Sequence[Image.Image], config: TextualInversionConfig, *, label: str = "Textual Inversion",
     **options: Any,
 ) -> Word:
-    """Learn a word from `photos` and leave `pipe` as it was; `options` go to `fit`."""
+    """Learn a word from `photos` and leave `pipe` as it was; `options` go to `fit`, which keeps every step."""
     check_not_offloaded(pipe)
     if getattr(pipe, "text_encoder_2", None) is not None:
         raise ValueError("a word is learned for one text encoder; this pipeline reads every word with two")
     latents = encode_photos(pipe, photos)
-    vectors = initial_vectors(pipe, config)
-    rate, trace = config.effective_learning_rate, [vectors.clone().cpu()]
+    vectors, rate = initial_vectors(pipe, config), config.effective_learning_rate
+    steps, identity = range(config.max_train_steps + 1), identity_of(pipe, config, of_subject=latents)
 
     def after_step(step: int) -> None:
         if config.norm_target:
             towards_norm(vectors, config.norm_target, rate)
-        trace.append(vectors.detach().clone().cpu())
 
     settings = TrainingConfig(
         steps=config.max_train_steps, learning_rate=rate, max_grad_norm=0.0, seed=config.seed,
@@ -238,6 +238,7 @@ def train(
         templates = fitting_templates(pipe, config)
         history = fit(
             {"vectors": vectors}, draw_batches(pipe, latents, len(templates), config),
-            inversion_loss(pipe, vectors, templates, config), settings, after_step=after_step, label=label, **options,
+            inversion_loss(pipe, vectors, templates, config), settings, after_step=after_step,
+            identity=identity, label=label, **options | {"keep": steps},
         )
-    return Word(config.placeholder_token, torch.stack(trace), history)
+    return Word(config.placeholder_token, torch.stack([history.snapshots[i]["vectors"] for i in steps]), history)

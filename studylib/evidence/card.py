@@ -30,6 +30,7 @@ class Knob(Strict):
     choices: list[str | int | float] | None = None
     symbol: str = ""
     folder: bool = False  # a text that names a folder, whose content decides what a run computes
+    file: bool = False  # a text that names a file, likewise
 
     @model_validator(mode="after")
     def _range_has_an_inside(self) -> "Knob":

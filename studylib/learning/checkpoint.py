@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from studylib.errors import StudyError
 from studylib.files import write_atomically
+from studylib.learning.identity import Identity
 
 CHECKPOINT = "training.safetensors"
 SAMPLED = 4096  # numbers of each tensor of the first batch that are compared
@@ -28,6 +29,7 @@ class History(Protocol):
 
     rows: list[dict[str, float]]
     snapshots: dict[int, dict[str, Tensor]]
+    memory_mib: float
 
 
 class Checkpoint:
@@ -35,13 +37,15 @@ class Checkpoint:
 
     def __init__(
         self, folder: Path, weights: dict[str, Tensor], optimiser: torch.optim.AdamW, average: EMAModel | None,
-        accelerator: Accelerator, config: Any,
+        accelerator: Accelerator, config: Any, identity: Identity,
     ) -> None:
         self.path = folder / CHECKPOINT
         self.weights, self.optimiser, self.average = weights, optimiser, average
         self.accelerator = accelerator
-        self.first_batch: dict[str, Tensor] = {}
-        self.made_by = json.dumps(asdict(config) | {"weights": {n: list(w.shape) for n, w in weights.items()}})
+        self.data = {f"pictures {name}": rows for name, rows in identity.data.items()}
+        shapes = {name: list(weight.shape) for name, weight in weights.items()}
+        made_by = {"training": asdict(config), "weights": shapes, **identity.choices}
+        self.made_by = json.dumps(made_by, default=str)
 
     def save(self, step: int, history: History) -> None:
         """Write the state after `step`."""
@@ -55,22 +59,24 @@ class Checkpoint:
         scaler = self.accelerator.scaler
         for kept, weights in history.snapshots.items():
             tensors |= {f"snapshot/{kept}/{name}": weight for name, weight in weights.items()}
-        tensors |= {f"data/{name}": values for name, values in self.first_batch.items()}
+        tensors |= {f"data/{name}": values for name, values in self.data.items()}
         about = {
             "step": step, "history": history.rows, "kept": list(history.snapshots),
-            "scaler": scaler.state_dict() if scaler else None,
+            "memory_mib": history.memory_mib, "scaler": scaler.state_dict() if scaler else None,
         }
         metadata = {"made_by": self.made_by, "about": json.dumps(about)}
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, save(whole, metadata))
 
-    def load(self, history: History, first_batch: Mapping[str, Tensor]) -> int:
+    def load(self, history: History, first_batch: Mapping[str, Tensor], keep: Collection[int]) -> int:
         """Put back what was saved and return its step; 0 if there is nothing.
 
-        first_batch: what the training draws first, by which it is told from one on other data.
+        first_batch: what the training draws first, by which it is told from one on other data. keep: the steps whose
+        weights are asked for. Raises StudyError for a checkpoint of another training, of other data, or without them.
         """
-        self.first_batch = {name: rows.detach().flatten()[:SAMPLED].cpu() for name, rows in first_batch.items()}
+        first = {name: rows.detach().flatten()[:SAMPLED].cpu() for name, rows in first_batch.items()}
+        self.data |= {f"first batch's {name}": rows for name, rows in first.items()}
         if not self.path.exists():
             return 0
         try:
@@ -86,6 +92,12 @@ class Checkpoint:
             )
         self._refuse_other_data(tensors)
         about: dict[str, Any] = json.loads(metadata["about"])
+        missing = [step for step in keep if step <= about["step"] and step not in about["kept"]]
+        if missing:
+            raise StudyError(
+                f"{self.path} has not kept the weights of step {missing[0]}; it kept {about['kept'] or 'none'}",
+                "Delete it to train again, or ask for what it kept",
+            )
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(tensors[f"weight/{name}"])
@@ -100,27 +112,34 @@ class Checkpoint:
         if about["scaler"] and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(about["scaler"])
         history.rows[:] = about["history"]
+        history.memory_mib = about["memory_mib"]
         for kept in about["kept"]:
             history.snapshots[kept] = {name: tensors[f"snapshot/{kept}/{name}"] for name in self.weights}
         return about["step"]
 
     def _refuse_other_data(self, tensors: Mapping[str, Tensor]) -> None:
-        """The seed is the same, and so are the random numbers: another first batch is made of other pictures.
+        """Pictures, and the first batch: the seed is the same, and so a first batch that differs is of other data.
 
         Encoders round differently on different machines, hence the tolerance of a hundredth.
         """
         before = {name.removeprefix("data/"): rows for name, rows in tensors.items() if name.startswith("data/")}
-        for name, rows in self.first_batch.items():
-            same = name in before and before[name].shape == rows.shape
-            if not same or not torch.allclose(before[name].double(), rows.double(), rtol=1e-2, atol=1e-2):
+        for name in dict.fromkeys([*self.data, *before]):
+            then, now = before.get(name), self.data.get(name)
+            same = then is not None and now is not None and then.shape == now.shape
+            if not same or not torch.allclose(then.double(), now.double(), rtol=1e-2, atol=1e-2):
                 raise StudyError(
-                    f"{self.path} belongs to a training on other data: the first batch differs in {name!r}",
+                    f"{self.path} belongs to a training on other data: {name} differ",
                     "Delete it, or give another folder",
                 )
 
 
 def _difference(other: str | None, mine: str) -> str:
+    """What sets two trainings apart, in words: the settings that differ, else which of the other parts."""
     theirs, ours = json.loads(other or "{}"), json.loads(mine)
-    named = [f"{key} = {theirs[key]!r} instead of {ours[key]!r}" for key in theirs
-             if key in ours and key != "weights" and theirs[key] != ours[key]]
-    return ", ".join(named) or "other weights"
+    named = [
+        f"{key} = {theirs[part][key]!r} instead of {value!r}"
+        for part in ("training", "method") if part in theirs
+        for key, value in ours.get(part, {}).items() if key in theirs[part] and theirs[part][key] != value
+    ]  # fmt: skip
+    parts = [f"other {part}" for part in ("captions", "model", "weights") if theirs.get(part) != ours.get(part)]
+    return ", ".join(dict.fromkeys(named)) or " and ".join(parts) or "another method"

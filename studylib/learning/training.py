@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from studylib.errors import StudyError
 from studylib.evidence.knobs import check_choices, check_ranges
 from studylib.learning.checkpoint import Checkpoint
+from studylib.learning.identity import NOBODY, Identity
 from studylib.learning.processes import agreed, average_gradients, share
 from studylib.machine import peak_of
 from studylib.showing.tables import Table
@@ -104,7 +105,8 @@ def fit(
     loss: Loss,
     config: TrainingConfig,
     *,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
+    identity: Identity = NOBODY,
     save_every: float = 30.0,
     after_backward: Callable[[int, Gradients], None] | None = None,
     after_step: Callable[[int], None] | None = None,
@@ -117,10 +119,10 @@ def fit(
     mean loss, or named losses of which "loss" is minimised. `after_backward(n, gradients)` sees the gradients by name,
     before they are clipped, and `after_step(n)` the new weights, in each of steps 1 to N. `keep` names steps whose
     weights become snapshots of the history, 0 those before the first. With `folder` the state is kept there every
-    `save_every` seconds and at the end, and a later call goes on from it.
+    `save_every` seconds and at the end, and a later call of the same `identity` goes on from it.
     Random state: the global generators are left as they were. Raises ValueError for weights that are not float32,
     StudyError for weights that the loss does not reach, for a loss that is not finite and for a checkpoint of another
-    training or of other data.
+    training, of other data or without the steps to `keep`.
     """
     weights = _trained(parameters)
     if strange := [step for step in keep if not 0 <= step <= config.steps]:
@@ -136,8 +138,8 @@ def fit(
     ).lr_lambdas[0]
     average = EMAModel(weights.values(), decay=config.ema_decay) if config.ema_decay else None
     history = History(parameters=sum(weight.numel() for weight in weights.values()))
-    checkpoint = None if folder is None else Checkpoint(folder, weights, optimiser, average, accelerator, config)
-    first = checkpoint.load(history, draw(_generator(config, 0, 0))) if checkpoint else 0
+    checkpoint = folder and Checkpoint(Path(folder), weights, optimiser, average, accelerator, config, identity)
+    first = checkpoint.load(history, draw(_generator(config, 0, 0)), keep) if checkpoint else 0
     if first == 0 and 0 in keep:
         history.snapshots[0] = snapshot(weights)
     stepper = accelerator.prepare_optimizer(optimiser, device_placement=False)
@@ -174,12 +176,14 @@ def fit(
             previous = now
             bar.update()
             bar.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
-            if checkpoint and (now - saved > save_every or step + 1 == config.steps):
+            if checkpoint and now - saved > save_every and step + 1 < config.steps:
                 checkpoint.save(step + 1, history)
                 saved = time.monotonic()
+    history.memory_mib = max(history.memory_mib, peak.mib)  # of the part before a resume, or of this one
+    if checkpoint and first < config.steps:
+        checkpoint.save(config.steps, history)
     if average is not None:
         average.copy_to(weights.values())
-    history.memory_mib = peak.mib
     return history
 
 

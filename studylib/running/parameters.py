@@ -143,17 +143,16 @@ class Checks:
             raise StudyError("; ".join(dict.fromkeys(faults)), "; ".join(dict.fromkeys(remedies))) from error
 
     def absolute_folders(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the values with folders as absolute paths, seen from where the user stands: a kernel runs elsewhere.
-
-        Raises StudyError for a path that is no folder.
+        """Return the values with folders and files as absolute paths, seen from where the user stands: a kernel runs
+        elsewhere. Raises StudyError for a path that is none.
         """
         found = dict(values)
         for name, knob in self.knobs.items():
-            if knob.folder and isinstance(found.get(name), str) and found[name]:
-                folder = Path(found[name]).expanduser().resolve()
-                if not folder.is_dir():
-                    raise StudyError(f"{name}: {folder} is no folder", "Relative paths begin where you stand")
-                found[name] = str(folder)
+            if (knob.folder or knob.file) and isinstance(found.get(name), str) and found[name]:
+                path, kind = Path(found[name]).expanduser().resolve(), "folder" if knob.folder else "file"
+                if not (path.is_dir() if knob.folder else path.is_file()):
+                    raise StudyError(f"{name}: {path} is no {kind}", "Relative paths begin where you stand")
+                found[name] = str(path)
         return found
 
 
