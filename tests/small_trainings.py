@@ -54,7 +54,7 @@ def _hypernetwork(pipe: Any, photos: Any, changes: dict[str, Any], options: dict
 
 def named_factors(trained: Any) -> dict[str, Tensor]:
     """The factors of a LoRA under one name each."""
-    return {f"{name}.{side}": factor for name, pair in trained.factors.items() for side, factor in zip("AB", pair, strict=True)}
+    return {f"{name}.{side}": pair[i] for name, pair in trained.factors.items() for i, side in enumerate("AB")}
 
 
 TRAININGS = {

@@ -157,8 +157,8 @@ def weight_files(folder: Path, name: str | None = None) -> dict[str, Path]:
 def hash_files(files: Mapping[str, Path], cache: Path | None = None) -> dict[str, str]:
     """Return name -> sha256 of each file's content.
 
-    `cache`: a JSON file that remembers what files of this size and these times of change had; one that is absent, damaged or
-    cannot be written only costs time.
+    `cache`: a JSON file that remembers what files of this size and these times of change had; one that is absent,
+    damaged or cannot be written only costs time.
     """
     known = _read_cache(cache)
     hashes, fresh = {}, dict(known)

@@ -6,6 +6,7 @@ notebooks, as long as these were given the same lesson.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from studylib.measuring.views import Views
 from studylib.running.fingerprint import weight_hashes
 from studylib.running.paper import OpenPaper
 from studylib.showing import figures
+from studylib.showing.listing import printable
 from studylib.showing.tables import Table
 from studylib.workspace import find_root
 
@@ -44,11 +46,11 @@ class Closing:
     omitted: tuple[str, ...]
 
     def __repr__(self) -> str:
-        left_out = "".join(f"\n{reason}" for reason in self.omitted)
+        left_out = "".join(f"\n{printable(reason)}" for reason in self.omitted)
         return f"{self.table!r}{left_out}"
 
     def _repr_html_(self) -> str:
-        return self.table._repr_html_() + "".join(f"<p>{reason}</p>" for reason in self.omitted)
+        return self.table._repr_html_() + "".join(f"<p>{html.escape(reason)}</p>" for reason in self.omitted)
 
 
 def close_lesson(
