@@ -63,7 +63,7 @@ def restored(weights: Mapping[str, Tensor]) -> Iterator[None]:
 
     Raises StudyError for weights that wait elsewhere until they are used.
     """
-    _check_here(weights)
+    check_here(weights)
     before = {name: weight.detach().clone() for name, weight in weights.items()}
     try:
         yield
@@ -101,7 +101,7 @@ def replaced(pipe: Any, modules: Mapping[str, nn.Module]) -> Iterator[None]:
     """
     before = {name: submodule(pipe, name) for name in modules}
     check_read(pipe, modules)
-    _check_here({f"{name}.{own}": weight for name, old in before.items() for own, weight in old.named_parameters()})
+    check_here({f"{name}.{own}": weight for name, old in before.items() for own, weight in old.named_parameters()})
     try:
         for name, module in modules.items():
             _put(pipe, name, module)
@@ -164,7 +164,8 @@ def check_read(pipe: Any, names: Iterable[str]) -> None:
         check_unfused(getattr(pipe, part))
 
 
-def _check_here(weights: Mapping[str, Tensor]) -> None:
+def check_here(weights: Mapping[str, Tensor]) -> None:
+    """Raise StudyError for weights that wait elsewhere and are put into their layers only while these run."""
     away = [name for name, weight in weights.items() if weight.is_meta]
     if away:
         raise StudyError(

@@ -193,7 +193,7 @@ REFUSED = {  # state -> methods that cannot work on it; None: all of them
     wrapped: None,
     fused: CHANGES_PROJECTIONS,
     sliced: {"StyleAligned"},
-    offloaded_one_by_one: {"tuned weights", "LoRA beside", "LoRA merged", "folded hypernetwork"},
+    offloaded_one_by_one: {"tuned weights", "LoRA beside", "LoRA merged", "adapter", "folded hypernetwork"},
     with_adapter: {"adapter", "folded hypernetwork"},
 }
 NAMED = {  # what an error has to name: the state, and the remedy
