@@ -129,5 +129,5 @@ def test_words_of_the_prompts():
 ])  # fmt: skip
 def test_config_refuses_what_is_out_of_range(wrong):
     """Before a training of a minute, not after."""
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises((ValueError, TypeError), match=next(iter(wrong))):
         DreamBoothConfig(**wrong)

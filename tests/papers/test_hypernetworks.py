@@ -391,14 +391,14 @@ def test_strength_and_sizes_are_seen_where_they_act(pipe):
 
 
 @pytest.mark.parametrize("wrong", [
-    {"dropout": 1.0}, {"learning_rate": float("nan")}, {"max_train_steps": True}, {"activation_func": "mish"},
+    {"dropout": 1.0}, {"learning_rate": float("nan")}, {"max_train_steps": True}, {"activation_func": "glu"},
     {"weight_init": "Normal"}, {"placement": "joint"}, {"sharing": "none"}, {"layer_structure": "2, 1"},
     {"layer_structure": "1, two, 1"}, {"layer_structure": "1"}, {"projections": "keys"}, {"projections": ""},
-    {"widths": "768; 320"}, {"widths": "0"},
+    {"dropout_structure": "0, 0.3"}, {"dropout_structure": "0, 0.3, 0.3"}, {"widths": "768; 320"}, {"widths": "0"},
 ])  # fmt: skip
 def test_config_refuses_what_means_nothing(wrong):
     """Errors name the knob before a training of half a minute, not after."""
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises((ValueError, TypeError), match=next(iter(wrong))):
         HypernetworkConfig(**wrong)
 
 

@@ -71,6 +71,14 @@ def test_another_lesson_is_not_compared(workspace):
     assert "subject='boat'" in close().omitted[0]
 
 
+def test_what_other_papers_recorded_is_text(workspace):
+    """Results come with a checkout of somebody else: a script in them ran in the browser, codes in the terminal."""
+    write_results(workspace, LESSON | {"subject": "<script>alert(1)</script>\x1b[31m"})
+    found = close()
+    assert "<script>" not in found._repr_html_() and "&lt;script&gt;" in found._repr_html_()
+    assert "\x1b" not in repr(found)
+
+
 def test_rows_of_other_weights_are_left_out(workspace):
     """After a training of the base the other notebooks show the old one until they are rendered: no row of a table may
     be of another model."""
