@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -80,9 +81,10 @@ def from_web_ui(layout: Mapping[int | str, Any], **changes: Any) -> Hypernetwork
     } | changes)
     weights = {}
     for width in widths:
+        with torch.device("meta"):  # for its names alone
+            names = list(CorrectionMLP(width, config).state_dict())
         for projection, tensors in zip(("key", "value"), layout[width], strict=True):
-            own = CorrectionMLP(width, config).state_dict()
-            for name, tensor in zip(own, _in_order(tensors), strict=True):
+            for name, tensor in zip(names, _in_order(tensors), strict=True):
                 weights[f"{width}.{projection}.{name}"] = tensor
     return _built(weights, config)
 
