@@ -14,7 +14,9 @@ from pathlib import Path
 
 from studylib import __version__
 
-PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate")
+PACKAGES = (
+    "torch", "diffusers", "transformers", "tokenizers", "peft", "accelerate", "numpy", "scipy", "pillow"
+)  # fmt: skip
 PROC = Path("/proc")  # Linux
 STATUS, RESET, CPUINFO = PROC / "self" / "status", PROC / "self" / "clear_refs", PROC / "cpuinfo"
 _earlier = 0.0  # the highest peak from before the system's mark was last reset

@@ -17,10 +17,11 @@ from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, min_snr_weights
 from studylib.evidence.knobs import knob
+from studylib.learning.identity import identity_of
 from studylib.learning.prior import joined_halves, prior_batches
 from studylib.learning.subject_words import SubjectWords
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
-from studylib.learning.weights import check_not_offloaded, named_weights, restored
+from studylib.learning.weights import check_trainable, frozen_model, named_weights, restored
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class DreamBoothConfig(SubjectWords):
     max_train_steps: int = knob(200, 4, 5000)  # the notebook looks at each quarter
     learning_rate: float = knob(1e-4, 1e-8, 1e-2)
     train_batch_size: int = knob(2, 1, 64)
-    train_text_encoder: bool = False
+    train_text_encoder: bool = True
     snr_gamma: float = knob(0.0, 0.0, 20.0)
     seed: int = 0
 
@@ -100,14 +101,15 @@ def train(
     *, label: str = "DreamBooth", **options: Any,
 ) -> Tuned:
     """Train on `photos` and leave `pipe` as it was; `options` go to `fit`, such as the steps to `keep`."""
-    check_not_offloaded(pipe)
+    check_trainable(pipe)
     latents = Denoiser(pipe).encode(photos)
     prior = Denoiser(pipe).encode(class_pictures) if config.with_prior_preservation else None
     weights = trained_parameters(pipe, config)
     settings = TrainingConfig(steps=config.max_train_steps, learning_rate=config.learning_rate, seed=config.seed)
-    with restored(weights):
+    identity = identity_of(pipe, config, of_subject=latents, of_class=prior)
+    with frozen_model(pipe), restored(weights):
         history = fit(
             weights, draw_batches(pipe, latents, prior, config), dreambooth_loss(pipe, config), settings,
-            label=label, **options,
+            identity=identity, label=label, **options,
         )
         return Tuned({name: weight.detach().clone() for name, weight in weights.items()}, history)

@@ -17,7 +17,7 @@ from studylib.denoisers.attention import attention_hook
 from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import at_fixed_levels, predict_in_parts
-from studylib.denoisers.prompts import Prompt
+from studylib.denoisers.prompts import Prompt, listed
 from studylib.denoisers.sites import sites
 
 LEVELS = 4  # of noise, spread over the schedule
@@ -37,7 +37,7 @@ def probe(pipe: Any, latents: LatentDistribution, prompts: Sequence[str], seed: 
 
     Random state: noise from a CPU generator of `seed`.
     """
-    denoiser = Denoiser(pipe)
+    denoiser, prompts = Denoiser(pipe), listed(prompts)
     asked = at_fixed_levels(denoiser, latents.mean[[i % len(latents) for i in range(len(prompts))]], seed, levels)
     noised = denoiser.add_noise(asked["latents"], asked["noise"], asked["timesteps"])  # (N, C, h, w)
     return Probe(noised, asked["timesteps"], denoiser.prompt(prompts).detach().repeat(levels))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from papers.hypernetworks.method import Hypernetwork, HypernetworkConfig, Target, hypernetwork, targets
-from studylib.learning.weights import restored
+from studylib.denoisers.forward import uncompiled
+from studylib.learning.weights import check_no_adapter, restored
 
 Affine = tuple[Tensor, Tensor]  # A (d, d) and b (d,): f(c) = A c + b
 
@@ -52,7 +53,9 @@ def fold(
     """Every corrected projection with the correction folded in, by its name in the denoiser.
 
     `parts` are those of `hypernetwork`. `affine(target)` replaces f where it is not affine, as `fit_affine` does.
+    Raises StudyError for a denoiser with an adapter, which would read the uncorrected context.
     """
+    check_no_adapter(pipe.unet)
     found = {}
     for target in targets(pipe.unet, nets.config, **parts):
         matrix, offset = affine(target) if affine else affine_map(nets[target.pair][target.projection])
@@ -68,13 +71,15 @@ def folded(pipe: Any, projections: Mapping[str, Projection]) -> Iterator[None]:
     The projections of Stable Diffusion have no bias, so one is added and taken away again.
     """
     modules = {name: pipe.unet.get_submodule(name) for name in projections}
+    weights = {f"unet.{name}.weight": module.weight for name, module in modules.items()}
     biases = {name: module.bias for name, module in modules.items()}
-    with restored({name: module.weight for name, module in modules.items()}):
+    with restored(weights), uncompiled():
         try:
-            for name, module in modules.items():
-                module.weight.data.copy_(projections[name].weight)
-                own = 0 if module.bias is None else module.bias
-                module.bias = nn.Parameter(own + projections[name].bias, requires_grad=False)
+            with torch.no_grad():
+                for name, module in modules.items():
+                    module.weight.copy_(projections[name].weight)
+                    own = 0 if module.bias is None else module.bias
+                    module.bias = nn.Parameter(own + projections[name].bias, requires_grad=False)
             yield
         finally:
             for name, module in modules.items():

@@ -17,19 +17,27 @@ from PIL import Image
 from torch import Tensor, nn
 
 from studylib.denoisers.denoiser import Denoiser
+from studylib.denoisers.forward import uncompiled
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, noised
-from studylib.denoisers.sites import Site, sites
-from studylib.evidence.knobs import knob
+from studylib.denoisers.sites import Site, check_unfused, sites
+from studylib.evidence.knobs import check_choices, knob
+from studylib.learning.identity import identity_of
 from studylib.learning.subject_words import SubjectWords
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
-from studylib.learning.weights import check_not_offloaded
+from studylib.learning.weights import check_trainable, frozen_model
 
 ACTIVATIONS: dict[str, type[nn.Module] | None] = {
     "linear": None, "relu": nn.ReLU, "leakyrelu": nn.LeakyReLU, "elu": nn.ELU,
     "swish": nn.Hardswish,  # what the web UI calls by this name
     "tanh": nn.Tanh, "sigmoid": nn.Sigmoid,
 }  # fmt: skip
+OTHERS = (  # the web UI takes any of torch's by its name in small letters; these keep a width and take no arguments
+    "CELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LogSigmoid", "LogSoftmax", "Mish", "PReLU",
+    "RReLU", "ReLU6", "SELU", "SiLU", "Softmax", "Softmax2d", "Softmin", "Softplus", "Softshrink", "Softsign",
+    "Tanhshrink",
+)  # fmt: skip
+ACTIVATIONS |= {name.lower(): getattr(nn, name) for name in OTHERS}
 INITIALISATIONS = ("normal", "zero_last", "xavier_normal", "xavier_uniform", "kaiming_normal", "kaiming_uniform")
 PLACES: dict[str, tuple[str, ...]] = {"both": ("self", "cross"), "self": ("self",), "cross": ("cross",)}
 PROJECTIONS = {"query": "to_q", "key": "to_k", "value": "to_v"}  # in every attention layer of diffusers
@@ -42,14 +50,16 @@ class HypernetworkConfig(SubjectWords):
     `layer_structure` are multiples of the width, first and last 1. `widths` "" takes all, else such as "64, 128".
     The photos are called "a sks cat", but the technique creates no word, so that any words would do.
     `placement`, `projections` and `sharing` are for the ablations: the web UI chooses by width alone, corrects key and
-    value, and shares a pair among all layers of one width. `dropout` follows the hidden layers.
+    value, and shares a pair among all layers of one width. `dropout` follows the hidden layers; `dropout_structure`,
+    such as "0, 0.3, 0, 0", says it layer by layer in its place, with 0 for the input and for the last layer.
     """
 
     layer_structure: str = "1, 2, 1"
-    activation_func: str = knob("linear", choices=tuple(ACTIVATIONS))
+    activation_func: str = "linear"
     activate_output: bool = False
     layer_norm: bool = False
     dropout: float = knob(0.0, 0.0, 0.9)
+    dropout_structure: str = ""
     weight_init: str = knob("normal", choices=INITIALISATIONS)
     widths: str = ""
     placement: str = knob("both", choices=tuple(PLACES))
@@ -64,6 +74,13 @@ class HypernetworkConfig(SubjectWords):
         super().__post_init__()
         if len(self.structure) < 2 or {self.structure[0], self.structure[-1]} != {1.0} or min(self.structure) <= 0:
             raise ValueError(f'layer_structure starts and ends with 1, such as "1, 2, 1", not {self.layer_structure!r}')
+        check_choices(self, {"activation_func": tuple(ACTIVATIONS)})
+        rates = self.rates
+        if len(rates) != len(self.structure) - 1 or rates[-1] or not all(0 <= rate < 1 for rate in rates):
+            raise ValueError(
+                f"dropout_structure has a number in [0, 1) for each part of layer_structure {self.layer_structure!r}, "
+                f"the last 0, not {self.dropout_structure!r}"
+            )
         if not self.corrected or set(self.corrected) - set(PROJECTIONS):
             raise ValueError(f"projections are some of {', '.join(PROJECTIONS)}, not {self.projections!r}")
         if min(self.chosen_widths, default=1) < 1:
@@ -72,6 +89,13 @@ class HypernetworkConfig(SubjectWords):
     @property
     def structure(self) -> list[float]:
         return _numbers("layer_structure", self.layer_structure, float)
+
+    @property
+    def rates(self) -> list[float]:
+        """Dropout after each linear layer."""
+        if self.dropout_structure:
+            return _numbers("dropout_structure", self.dropout_structure, float)[1:]
+        return [*[self.dropout] * (len(self.structure) - 2), 0.0]
 
     @property
     def chosen_widths(self) -> list[int]:
@@ -100,8 +124,8 @@ class CorrectionMLP(nn.Module):
                 layers.append(activation())
             if config.layer_norm:
                 layers.append(nn.LayerNorm(outer))
-            if config.dropout and not last:
-                layers.append(nn.Dropout(config.dropout))
+            if config.rates[i]:
+                layers.append(nn.Dropout(config.rates[i]))
         self.linear = nn.Sequential(*layers)
         initialise(self.linear, config)
 
@@ -144,14 +168,13 @@ def targets(
     """The projections that `config` corrects, in the order of `sites`, less those that `projections` and `kinds` omit.
 
     A layer is chosen by the width of its context: text for attn2, its own channels for attn1. Where the text is as wide
-    as a level's channels, one pair serves both. Raises LookupError if `config` chooses none, ValueError for fused
+    as a level's channels, one pair serves both. Raises LookupError if `config` chooses none, StudyError for fused
     projections, which hide their inputs.
     """
+    check_unfused(unet)
     found = []
     for site in sites(unet):
         attention = unet.get_submodule(site.name)
-        if getattr(attention, "fused_projections", False):
-            raise ValueError(f"{site.name} has fused projections: call pipe.unfuse_qkv_projections() first")
         for projection in config.corrected if site.kind in PLACES[config.placement] else ():
             width = getattr(attention, PROJECTIONS[projection]).in_features
             pair = str(width) if config.sharing == "width" else site.name.replace(".", "/")
@@ -184,7 +207,8 @@ class Hypernetwork(nn.ModuleDict):
     def of(cls, unet: nn.Module, config: HypernetworkConfig) -> Hypernetwork:
         """A new one for this denoiser, on its device, in float32 whatever the denoiser computes in."""
         sizes = {(target.pair, target.projection): target.width for target in targets(unet, config)}
-        return cls(sizes, config).to(next(unet.parameters()).device)
+        device = next(unet.parameters()).device
+        return cls(sizes, config).to("cpu" if device.type == "meta" else device)  # meta: offloaded part by part
 
 
 def corrected_context(context: Tensor, correction: nn.Module, strength: float) -> Tensor:
@@ -205,6 +229,7 @@ def hypernetwork(
     every context, (batch, tokens, d). Gives the corrected projections.
     """
     chosen = targets(pipe.unet, nets.config, projections, kinds)
+    nets.to(pipe._execution_device)  # where an offloaded pipeline computes
 
     def hook_of(target: Target) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
         correction = nets[target.pair][target.projection]
@@ -218,6 +243,7 @@ def hypernetwork(
         return hook
 
     with ExitStack() as stack:
+        stack.enter_context(uncompiled())
         for target in chosen:
             handle = pipe.unet.get_submodule(target.module).register_forward_pre_hook(hook_of(target))
             stack.callback(handle.remove)
@@ -276,17 +302,18 @@ def train(
     `options` go to `fit`, such as the steps to `keep`. AdamW with torch's defaults and no clipping of gradients, as in
     the web UI.
     """
-    check_not_offloaded(pipe)
+    check_trainable(pipe)
     nets = Hypernetwork.of(pipe.unet, config)
     settings = TrainingConfig(
         steps=config.max_train_steps, learning_rate=config.learning_rate, max_grad_norm=0.0, seed=config.seed
     )
-    batches = draw_batches(pipe, Denoiser(pipe).encode(photos), config)
+    latents = Denoiser(pipe).encode(photos)
+    batches, identity = draw_batches(pipe, latents, config), identity_of(pipe, config, of_subject=latents)
     nets.train()  # for dropout
-    with hypernetwork(pipe, nets):
+    with frozen_model(pipe), hypernetwork(pipe, nets):
         history = fit(
             dict(nets.named_parameters()), batches, denoising_loss(pipe, config), settings,
-            label=label, **options,
+            identity=identity, label=label, **options,
         )
     nets.eval()
     return Learned(nets, history)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from papers.hypernetworks.method import Hypernetwork, HypernetworkConfig
+from papers.hypernetworks.method import CorrectionMLP, Hypernetwork, HypernetworkConfig
 
 FORMAT = "stable-diffusion-hypernetwork"
 WEB_UI_NAMES = {"layer_norm": "is_layer_norm", "weight_init": "weight_initialization"}  # the others are as here
@@ -22,6 +24,7 @@ WebUI = dict[int | str, Any]
 
 def save(nets: Hypernetwork, path: str | Path) -> Path:
     """Write `128.key.linear.0.weight` and so on, and how they were made; return the path."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     metadata = {"format": FORMAT, "config": json.dumps(dataclasses.asdict(nets.config))}
     weights = {name: weight.detach().cpu().contiguous() for name, weight in nets.state_dict().items()}
     save_file(weights, path, metadata)
@@ -49,10 +52,9 @@ def web_ui_layout(nets: Hypernetwork, *, name: str = "hypernetwork", step: int =
     if config.weight_init == "zero_last":
         raise ValueError("the web UI knows no initialisation with a zero last layer")
     pairs = {int(width): (pair["key"].state_dict(), pair["value"].state_dict()) for width, pair in nets.items()}
-    hidden = len(config.structure) - 2
     choices = {WEB_UI_NAMES.get(key, key): getattr(config, key) for key in SHAPE} | {
         "layer_structure": config.structure, "weight_initialization": _camel(config.weight_init),
-        "dropout_structure": [0.0, *[config.dropout] * hidden, 0.0] if config.dropout else None,
+        "dropout_structure": [0.0, *config.rates] if any(config.rates) else None,
     }  # fmt: skip
     return {**pairs, **choices, "name": name, "step": step}
 
@@ -60,26 +62,49 @@ def web_ui_layout(nets: Hypernetwork, *, name: str = "hypernetwork", step: int =
 def from_web_ui(layout: Mapping[int | str, Any], **changes: Any) -> Hypernetwork:
     """The same the other way; `layout` is what `torch.load(file, weights_only=True)` gives. `changes` to the config.
 
-    Old files do not say whether the last layer has an activation: it had one then. Older ones still name their layers
-    linear1 and linear2. ValueError for dropout that differs between layers, which matters in training only.
+    Its widths are those of the file: layers of another width stay uncorrected. Old files do not say whether the last
+    layer has an activation: it had one then; nor where there is dropout, only `use_dropout`. Older ones still name
+    their layers linear1 and linear2. Raises ValueError for a file without pairs.
     """
-    rates = sorted(set((layout.get("dropout_structure") or [0.0])[1:-1]))
-    if len(rates) > 1 and "dropout" not in changes:
-        raise ValueError(f"dropout differs between layers: {rates}; give dropout=... to train on")
+    widths = [key for key in layout if isinstance(key, int)]
+    if not widths:
+        raise ValueError(f"this is no hypernetwork of the web UI: it has no widths, only {', '.join(map(str, layout))}")
+    structure = layout.get("layer_structure") or [1, 2, 1]
+    dropout = "" if "dropout" in changes else ", ".join(map(repr, _dropout_structure(layout, structure)))
     config = HypernetworkConfig(**{
-        "layer_structure": ", ".join(f"{part:g}" for part in layout.get("layer_structure") or [1, 2, 1]),
+        "layer_structure": ", ".join(map(repr, map(float, structure))),
         "activation_func": layout.get("activation_func") or "linear",
         "activate_output": layout.get("activate_output", True),
         "layer_norm": layout.get("is_layer_norm", False),
-        "dropout": rates[0] if rates else 0.0,
+        "dropout_structure": dropout,
+        "widths": ", ".join(map(str, widths)),
     } | changes)
     weights = {}
-    for width, pair in ((width, pair) for width, pair in layout.items() if isinstance(width, int)):
-        for projection, tensors in zip(("key", "value"), pair, strict=True):
-            for name, tensor in tensors.items():
-                new = name.replace("linear1.", "linear.0.").replace("linear2.", "linear.1.")
-                weights[f"{width}.{projection}.{new}"] = tensor
+    for width in widths:
+        with torch.device("meta"):  # for its names alone
+            names = list(CorrectionMLP(width, config).state_dict())
+        for projection, tensors in zip(("key", "value"), layout[width], strict=True):
+            for name, tensor in zip(names, _in_order(tensors), strict=True):
+                weights[f"{width}.{projection}.{name}"] = tensor
     return _built(weights, config)
+
+
+def _dropout_structure(layout: Mapping[int | str, Any], structure: Sequence[float]) -> list[float]:
+    """A rate for each part of the structure; files that say only `use_dropout` mean 0.3, as the web UI takes them."""
+    given = layout.get("dropout_structure")
+    if given is not None:
+        return [float(rate) for rate in given]
+    rate = 0.3 if layout.get("use_dropout") else 0.0
+    hidden = [rate] * (len(structure) - 3) + [rate if layout.get("last_layer_dropout") else 0.0]
+    return [0.0, *hidden, 0.0] if len(structure) > 2 else [0.0, 0.0]
+
+
+def _in_order(tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """Weights by their place, weight before bias: activations and dropout between them count in the web UI's names."""
+    def place(name: str) -> tuple[int, bool]:
+        return int(re.search(r"\d+", name)[0]), name.endswith("bias")
+
+    return [tensors[name] for name in sorted(tensors, key=place)]
 
 
 def _built(weights: Mapping[str, Tensor], config: HypernetworkConfig) -> Hypernetwork:

@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from papers.lora.factors import Lora
 from studylib.evidence.knobs import knob
 from studylib.learning.subject_words import SubjectWords
-from studylib.learning.weights import replaced, restored, submodule
+from studylib.learning.weights import check_read, replaced, restored, submodule
 
 INITS = ("kaiming", "gaussian", "mirrored")
 PROJECTIONS = {  # in the denoiser and in the text encoder
@@ -138,10 +139,14 @@ def initial_factors(
     return a, b
 
 
+LINEAR = (nn.Linear, LoraLayer, LoRALinear)  # peft's, such as `load_lora_weights` makes, and those here
+
+
 def adapted_layers(parts: Mapping[str, nn.Module], config: LoRAConfig) -> dict[str, nn.Module]:
     """The linear layers that `config` adapts in {"unet": ..., "text_encoder": ...}, by name.
 
-    Raises ValueError when the configuration leaves none.
+    A layer under another LoRA counts as well: the new one is learned beside it. Raises ValueError when the
+    configuration leaves none.
     """
     chosen = [PROJECTIONS[name] for name in config.projections.split()]
     switches = {"attn1": config.adapt_self_attention, "attn2": config.adapt_cross_attention}
@@ -155,7 +160,7 @@ def adapted_layers(parts: Mapping[str, nn.Module], config: LoRAConfig) -> dict[s
     found = {
         f"{part}.{name}": layer
         for part, module in parts.items() for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear) and any(re.search(pattern, name) for pattern in patterns[part])
+        if isinstance(layer, LINEAR) and any(re.search(pattern, name) for pattern in patterns[part])
     }
     if not found:
         raise ValueError("nothing is adapted: choose projections with a kind of attention, or the feed-forward layers")
@@ -196,6 +201,7 @@ def adapted(pipe: Any, lora: Lora, strength: float = 1.0) -> Iterator[None]:
 def merged(pipe: Any, lora: Lora, strength: float = 1.0) -> Iterator[None]:
     """The same, added to the weights; afterwards they are what they were, bit for bit, from a copy."""
     weights = {name: submodule(pipe, name).weight for name in lora.factors}
+    check_read(pipe, weights)
     with restored(weights):
         with torch.no_grad():
             for name, weight in weights.items():

@@ -17,9 +17,11 @@ from papers.lora.method import LoRAConfig, LoRALinear, new_layers
 from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors
+from studylib.denoisers.prompts import listed
+from studylib.learning.identity import identity_of
 from studylib.learning.prior import joined_halves, prior_batches
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
-from studylib.learning.weights import check_not_offloaded, replaced
+from studylib.learning.weights import check_trainable, frozen_model, replaced
 
 Pictures = Sequence[Image.Image] | LatentDistribution
 
@@ -78,8 +80,8 @@ def train(
     `captions`: one a photo, where they are not all the subject's name. Pictures that several trainings share may be
     encoded before, by `Denoiser.encode`. `options` go to `fit`, such as the steps to `keep`.
     """
-    check_not_offloaded(pipe)
-    captions = [config.subject] * len(photos) if captions is None else list(captions)
+    check_trainable(pipe)
+    captions = [config.subject] * len(photos) if captions is None else listed(captions, "captions")
     if len(captions) != len(photos):
         raise ValueError(f"{len(captions)} captions for {len(photos)} photos; give one for each")
     latents = _encoded(pipe, photos)
@@ -89,11 +91,12 @@ def train(
     settings = TrainingConfig(
         steps=config.max_train_steps, learning_rate=config.learning_rate, epsilon=config.adam_epsilon, seed=config.seed
     )
-    with replaced(pipe, layers):
+    identity = identity_of(pipe, config, captions=captions, of_subject=latents, of_class=prior)
+    with frozen_model(pipe), replaced(pipe, layers):
         history = fit(
             weights, draw_batches(pipe, latents, prior, config),
             subject_loss(pipe, [*captions, config.class_prompt], config), settings,
-            label=label, **options,
+            identity=identity, label=label, **options,
         )
     snapshots = {step: _lora(layers, kept, config) for step, kept in history.snapshots.items()}
     return Trained(_lora(layers, weights, config), history, snapshots)

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from papers.style_aligned.mass import record_reference_mass
 from papers.style_aligned.method import StyleAlignedConfig, generate, starting_latents, style_aligned
+from studylib.denoisers.prompts import listed
 from studylib.measuring import metrics
 from studylib.measuring.encoders import Encoders, judge_network
 from studylib.measuring.subject import difference, mean_of
@@ -139,7 +140,7 @@ def set_latents(
     """
     sharing = nullcontext() if config is None else style_aligned(pipe, config, set_size=set_size or len(prompts))
     with sharing:
-        output = pipe(list(prompts), latents=noise.to(pipe.unet.dtype), output_type="latent", **sampling)
+        output = pipe(listed(prompts), latents=noise.to(pipe.unet.dtype), output_type="latent", **sampling)
     return output.images.float().cpu()
 
 

@@ -7,6 +7,7 @@ the unconditional one first; without guidance there is one. Each shares with its
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from studylib.denoisers.attention import Hook, attention_hook
 from studylib.denoisers.call import AttentionCall
 from studylib.denoisers.hooks import NormCall, NormHook, norm_hook
+from studylib.denoisers.prompts import listed
 from studylib.denoisers.sites import Site, sites
 from studylib.evidence.knobs import Config, knob
 
@@ -44,12 +46,6 @@ class StyleAlignedConfig(Config):
     shared_score_scale: float = knob(1.0, 0.0, 5.0)
     shared_score_shift: float = knob(0.0, -5.0, 5.0)
     only_self_level: float = knob(0.0, 0.0, 1.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in self.switches():
-            if not isinstance(getattr(self, name), bool):  # a stray comma makes one official default (True,)
-                raise TypeError(f"{name} is True or False, not {getattr(self, name)!r}")
 
     @classmethod
     def off(cls, **changes: Any) -> StyleAlignedConfig:
@@ -186,6 +182,7 @@ def style_aligned(pipe: Any, config: StyleAlignedConfig, *, set_size: int) -> It
         )
     chosen = shared_sites(pipe.unet, config) if config.edits_attention else []
     with ExitStack() as stack:
+        stack.enter_context(whole_sets(pipe, set_size))
         if config.share_group_norm:
             stack.enter_context(norm_hook(pipe.unet, share_norm(set_size), kind=nn.GroupNorm))
         if config.share_layer_norm:
@@ -194,6 +191,33 @@ def style_aligned(pipe: Any, config: StyleAlignedConfig, *, set_size: int) -> It
             hook = share_style(config, set_size=set_size)
             stack.enter_context(attention_hook(pipe.unet, hook, where=chosen))
         yield chosen
+
+
+@contextmanager
+def whole_sets(pipe: Any, set_size: int) -> Iterator[None]:
+    """Let the pipeline draw whole sets only inside the block: ValueError for several pictures of each prompt, which it
+    puts beside each other, and for prompts that are no row of sets."""
+    encode, before = pipe.encode_prompt, pipe.__dict__.get("encode_prompt")
+    signature = inspect.signature(encode)
+
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        if (given.get("num_images_per_prompt") or 1) > 1:
+            raise ValueError("num_images_per_prompt cuts the sets across: give each set of prompts several times")
+        texts = given.get("prompt") if given.get("prompt_embeds") is None else given["prompt_embeds"]
+        count = 1 if texts is None or isinstance(texts, str) else len(texts)
+        if given.get("do_classifier_free_guidance") and texts != [""] and count % set_size:  # [""]: guidance's own row
+            raise ValueError(f"{count} prompts are no row of sets of {set_size}; give set_size=len(prompts)")
+        return encode(*args, **kwargs)
+
+    pipe.encode_prompt = checked
+    try:
+        yield
+    finally:
+        if before is None:
+            del pipe.encode_prompt
+        else:
+            pipe.encode_prompt = before
 
 
 def generate(
@@ -216,6 +240,7 @@ def generate(
     Item 0 starts at `trajectory[offset]` and is put back on it after each step, never before `offset + 1`.
     callback: as diffusers' `callback_on_step_end`, called after the reference is put back on its trajectory.
     """
+    prompts = listed(prompts)
     latents = starting_latents(pipe, len(prompts), seed) if latents is None else latents.clone()
     if reference_trajectory is not None:
         check_trajectory(pipe, reference_trajectory, latents, num_inference_steps, offset)
@@ -228,7 +253,7 @@ def generate(
 
     with style_aligned(pipe, config, set_size=len(prompts)):
         return pipe(
-            list(prompts),
+            prompts,
             negative_prompt=None if negative_prompt is None else [negative_prompt] * len(prompts),
             latents=latents.to(pipe.unet.dtype),
             num_inference_steps=num_inference_steps,

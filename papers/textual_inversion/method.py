@@ -7,6 +7,7 @@ pictures; the denoiser, the text encoder and every other word stay as they are.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,8 +26,10 @@ from studylib.denoisers.forward import forward_wrapped
 from studylib.denoisers.latents import LatentDistribution
 from studylib.denoisers.noise import denoising_errors, noised
 from studylib.evidence.knobs import Config, knob
+from studylib.learning.identity import identity_of
 from studylib.learning.training import Batch, Draw, History, Loss, TrainingConfig, fit
-from studylib.learning.weights import check_not_offloaded
+from studylib.learning.weights import check_trainable, frozen_model
+from studylib.models.words import fault_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ class TextualInversionConfig(Config):
         super().__post_init__()
         if not self.placeholder_token or self.placeholder_token.split() != [self.placeholder_token]:
             raise ValueError(f"placeholder_token is one word without spaces, not {self.placeholder_token!r}")
+        for sentence in itertools.chain(*TEMPLATES.values()):
+            if self.placeholder_token in sentence.replace("{}", ""):
+                raise ValueError(f"placeholder_token {self.placeholder_token!r} is in the sentence {sentence!r}")
 
     @property
     def effective_learning_rate(self) -> float:
@@ -86,7 +92,8 @@ class Word:
         return self.trace[0]
 
     def save(self, folder: str | Path) -> Path:
-        """Write the file that diffusers' `load_textual_inversion` reads, and return its path."""
+        """Write the file that diffusers' `load_textual_inversion` reads into `folder`, and return its path."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
         path = Path(folder) / "learned_embeds.safetensors"
         save_file({self.token: self.vectors.contiguous().cpu()}, path)
         return path
@@ -125,15 +132,16 @@ def new_word(pipe: Any, token: str, vectors: Tensor) -> Iterator[None]:
     The tokenizer is a copy that knows the new tokens, and the text encoder's table reads as if `vectors` stood below
     its last row: no weight is touched, so that after the block the pipeline is the very same. A prompt's "<cat>"
     becomes "<cat> <cat>_1 ..." by the pipeline's own `maybe_convert_prompt`.
-    Raises ValueError for a token that is there already, and vectors that do not fit the table.
+    Raises ValueError for a token that a prompt may have used before, in whole or in part, or that the tokenizer would
+    change, and for vectors that do not fit the table.
     """
     own, table = pipe.tokenizer, pipe.text_encoder.get_input_embeddings()
     names = token_names(token, len(vectors))
     if vectors.ndim != 2 or vectors.shape[1] != table.embedding_dim:
         raise ValueError(f"the text encoder has vectors (N, {table.embedding_dim}), not {tuple(vectors.shape)}")
-    known = [name for name in names if name in own.get_vocab()]
-    if known:
-        raise ValueError(f"the tokenizer knows {known[0]!r} already; choose another placeholder_token")
+    fault = fault_of(token, own.backend_tokenizer)
+    if fault:
+        raise ValueError(f"{fault}; choose another placeholder_token")
     extended = copy.deepcopy(own)
     extended.add_tokens(names)
     first = extended.convert_tokens_to_ids(names[0])  # the others follow
@@ -217,27 +225,27 @@ def train(
     pipe: Any, photos: Sequence[Image.Image], config: TextualInversionConfig, *, label: str = "Textual Inversion",
     **options: Any,
 ) -> Word:
-    """Learn a word from `photos` and leave `pipe` as it was; `options` go to `fit`."""
-    check_not_offloaded(pipe)
+    """Learn a word from `photos` and leave `pipe` as it was; `options` go to `fit`, which keeps every step."""
+    check_trainable(pipe)
     if getattr(pipe, "text_encoder_2", None) is not None:
         raise ValueError("a word is learned for one text encoder; this pipeline reads every word with two")
     latents = encode_photos(pipe, photos)
-    vectors = initial_vectors(pipe, config)
-    rate, trace = config.effective_learning_rate, [vectors.clone().cpu()]
+    vectors, rate = initial_vectors(pipe, config), config.effective_learning_rate
+    steps, identity = range(config.max_train_steps + 1), identity_of(pipe, config, of_subject=latents)
 
     def after_step(step: int) -> None:
         if config.norm_target:
             towards_norm(vectors, config.norm_target, rate)
-        trace.append(vectors.detach().clone().cpu())
 
     settings = TrainingConfig(
         steps=config.max_train_steps, learning_rate=rate, max_grad_norm=0.0, seed=config.seed,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
     )
-    with new_word(pipe, config.placeholder_token, vectors):
+    with frozen_model(pipe), new_word(pipe, config.placeholder_token, vectors):
         templates = fitting_templates(pipe, config)
         history = fit(
             {"vectors": vectors}, draw_batches(pipe, latents, len(templates), config),
-            inversion_loss(pipe, vectors, templates, config), settings, after_step=after_step, label=label, **options,
+            inversion_loss(pipe, vectors, templates, config), settings, after_step=after_step,
+            identity=identity, label=label, **options | {"keep": steps},
         )
-    return Word(config.placeholder_token, torch.stack(trace), history)
+    return Word(config.placeholder_token, torch.stack([history.snapshots[i]["vectors"] for i in steps]), history)

@@ -22,7 +22,7 @@ from papers.textual_inversion.method import (
 from studylib.denoisers.denoiser import Denoiser
 from studylib.denoisers.noise import denoising_errors
 from studylib.learning.training import Batch, TrainingConfig, fit
-from studylib.learning.weights import check_not_offloaded
+from studylib.learning.weights import check_trainable, frozen_model
 
 
 @dataclass
@@ -44,7 +44,7 @@ def train_whole_table(
     """
     if config.embedding_reg_weight or config.norm_target:
         raise ValueError("train_whole_table knows neither embedding_reg_weight nor norm_target; leave them at 0")
-    check_not_offloaded(pipe)
+    check_trainable(pipe)
     latents, own = encode_photos(pipe, photos), (pipe.tokenizer, pipe.text_encoder)
     start = initial_vectors(pipe, config)  # (N, D)
     pipe.tokenizer, pipe.text_encoder = copy.deepcopy(own[0]), copy.deepcopy(own[1])
@@ -72,7 +72,8 @@ def train_whole_table(
             seed=config.seed, gradient_accumulation_steps=config.gradient_accumulation_steps,
         )
         draw = draw_batches(pipe, latents, len(templates), config)
-        history = fit({"table": table}, draw, loss, settings, after_step=after_step, label="whole table")
+        with frozen_model(pipe):
+            history = fit({"table": table}, draw, loss, settings, after_step=after_step, label="whole table")
         after = table.detach()
         moved = (after - before)[: -len(start)].norm(dim=1)  # (V,)
         return WholeTable(after[-len(start):].clone(), moved, history.parameters)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from studylib.errors import StudyError
+from studylib.evidence.card import strange_letters
 from studylib.evidence.course import course
 from studylib.files import write_atomically
 from studylib.workspace import find_root
@@ -33,9 +34,9 @@ def create(slug: str, title: str) -> list[Path]:
             f"{slug!r} is no short name for a paper", "Use small letters, digits and _, first a letter"
         )
     title = " ".join(title.split())
-    if not title or '"' in title or "\\" in title:
+    if not title or '"' in title or "\\" in title or strange_letters(title):
         raise StudyError(
-            f"the title {title!r} is empty or holds a quote or backslash", "Give --title another one"
+            f"the title {title!r} is empty or holds a quote, backslash or control character", "Give --title another one"
         )
     root = find_root()
     targets = {name: root / path.format(slug=slug) for name, path in TARGETS.items()}

@@ -17,9 +17,9 @@ from studylib.denoisers.autoencoder import decode_pixels, encode_pictures, image
 from studylib.denoisers.dit import DiTFamily, PixArtFamily
 from studylib.denoisers.family import Family
 from studylib.denoisers.flow import FluxFamily, SD3Family
-from studylib.denoisers.forward import is_offloaded
+from studylib.denoisers.forward import check_unwrapped, is_offloaded
 from studylib.denoisers.latents import LatentDistribution
-from studylib.denoisers.prompts import Prompt
+from studylib.denoisers.prompts import Prompt, listed
 from studylib.denoisers.steps import new_schedule
 from studylib.denoisers.unet import UNetFamily
 from studylib.errors import StudyError
@@ -32,7 +32,7 @@ class Denoiser:
     """The network of a pipeline with its scheduler, text encoders and autoencoder, in one form for all families.
 
     It keeps nothing of its own: parts that are exchanged in the pipeline are exchanged here as well.
-    Raises TypeError for a pipeline of another family.
+    Raises TypeError for a pipeline of another family, StudyError for a network in a wrapper.
     """
 
     def __init__(self, pipe: Any) -> None:
@@ -225,6 +225,7 @@ class Denoiser:
 
     def draw(self, prompts: Sequence[str], **sampling: Any) -> list[Image.Image]:
         """Draw pictures with the pipeline itself, at its own size; DiT takes names of its classes."""
+        prompts = listed(prompts)
         new_schedule(self.network)
         images = self.family.draw(prompts, **sampling)
         new_schedule(self.network)
@@ -249,7 +250,9 @@ class Denoiser:
 
 
 def _family(pipe: Any) -> Family:
-    network = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    network = getattr(pipe, "unet", None)
+    network = getattr(pipe, "transformer", None) if network is None else network
+    check_unwrapped(network)
     names = [ancestor.__name__ for ancestor in type(network).__mro__]
     for family in FAMILIES:
         if family.network_class in names:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from studylib.denoisers.forward import forward_wrapped
+from studylib.denoisers.forward import check_unwrapped, forward_wrapped
 from studylib.denoisers.steps import Clock
 
 
@@ -74,6 +74,7 @@ def norm_hook(
     It returns a tensor of the shape of `call.hidden_states`, otherwise ValueError. Raises LookupError if there is no
     norm of this kind.
     """
+    check_unwrapped(denoiser)
     norms = {name: module for name, module in denoiser.named_modules() if isinstance(module, kind)}
     if not norms:
         raise LookupError(_no_norm_message(denoiser, kind))
@@ -146,6 +147,7 @@ def named_modules(denoiser: nn.Module, where: str | Iterable[str]) -> dict[str, 
     """The modules called `where`, by name; LookupError with the nearest name for one that is not there."""
     if not isinstance(denoiser, nn.Module):
         raise TypeError(f"hooks are set in a denoiser's network, such as pipe.unet, not in a {type(denoiser).__name__}")
+    check_unwrapped(denoiser)
     present = dict(denoiser.named_modules())
     names = [where] if isinstance(where, str) else list(where)
     for name in names:

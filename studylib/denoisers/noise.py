@@ -133,12 +133,14 @@ def fixed_predictions(
 def min_snr_weights(denoiser: Denoiser, timesteps: Tensor, gamma: float) -> Tensor:
     """Min-SNR-gamma weight of each timestep, (N,) (Hang et al. 2023): min(SNR, gamma) / SNR, for v / (SNR + 1).
 
-    Raises ValueError for a denoiser that predicts a flow, for which the paper has no weights.
+    Where a schedule ends at an SNR of zero the weight is its limit, 1, for v 0. Raises
+    ValueError for a denoiser that predicts a flow, for which the paper has no weights.
     """
     kind = denoiser.kind
     if kind == "flow":
         raise ValueError("min-SNR weights are for the noise or v of a noise schedule; this denoiser predicts a flow")
     alphas = denoiser.pipe.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
     snr = alphas / (1 - alphas)
-    over = snr + 1 if kind == "v_prediction" else snr
-    return snr.clamp(max=gamma) / over
+    if kind == "v_prediction":
+        return snr.clamp(max=gamma) / (snr + 1)
+    return (gamma / snr).clamp(max=1.0)

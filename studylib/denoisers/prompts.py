@@ -67,3 +67,10 @@ class Prompt:
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Prompt:
         return Prompt(**{name: change(tensor) for name, tensor in self._tensors().items()})
+
+
+def listed(texts: Sequence[str], name: str = "prompts") -> list[str]:
+    """Texts as a list; TypeError for one text in place of a list, which would be taken letter by letter."""
+    if isinstance(texts, str):
+        raise TypeError(f"{name} is a list of texts, a single one as [{texts!r}], not the text {texts!r}")
+    return list(texts)

@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from diffusers.models.attention import AttentionModuleMixin
 from torch import nn
+
+from studylib.denoisers.forward import check_unwrapped
+from studylib.errors import StudyError
 
 # Does a model put the text before the picture in joint attention? Read in the model's attention processor.
 TEXT_FIRST = {
@@ -43,12 +47,36 @@ def sites(denoiser: nn.Module) -> list[Site]:
             "Attention sites are looked for in a denoiser, such as pipe.unet or pipe.transformer, "
             f"and a {type(denoiser).__name__} was given.",
         )
+    check_unwrapped(denoiser)
     modules = [
         (name, module)
         for name, module in denoiser.named_modules()
-        if callable(getattr(module, "processor", None)) and not IMAGE_PROMPT_ENCODERS & set(name.split("."))
+        if _is_attention(module) and not IMAGE_PROMPT_ENCODERS & set(name.split("."))
     ]
     return [Site(name, _kind(module), index) for index, (name, module) in enumerate(modules)]
+
+
+def _is_attention(module: nn.Module) -> bool:
+    """Some processors are modules with a processor of their own; only attention modules can exchange theirs."""
+    return callable(getattr(module, "processor", None)) and hasattr(module, "set_processor")
+
+
+def reads_fused(attention: nn.Module) -> bool:
+    """Whether an attention module computes query, key and value by one fused layer now, and not by `to_q`, `to_k`,
+    `to_v`. In a UNet the layers and the flag of an earlier fusion stay behind, so its processor is asked."""
+    if isinstance(attention, AttentionModuleMixin):
+        return bool(getattr(attention, "fused_projections", False))
+    return "Fused" in type(attention.processor).__name__
+
+
+def check_unfused(network: nn.Module) -> None:
+    """Raise StudyError if attention reads fused projections: a change of `to_q`, `to_k`, `to_v` would do nothing."""
+    fused = [site.name for site in sites(network) if reads_fused(network.get_submodule(site.name))]
+    if fused:
+        raise StudyError(
+            f"{len(fused)} attention layers have fused projections, such as {fused[0]}, and do not read to_q, to_k, "
+            "to_v", "Call pipe.unfuse_qkv_projections() first",
+        )
 
 
 def _kind(module: nn.Module) -> Literal["self", "cross", "joint"]:

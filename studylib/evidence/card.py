@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+import unicodedata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +13,28 @@ from studylib.files import read_once
 from studylib.workspace import find_root, paper_folder
 
 MARKS = ("verified", "recalled", "measured")
+TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # right-to-left marks
 Kind = Literal["exact", "directional", "beyond"]
+
+
+def strange_letters(text: str) -> list[str]:
+    """The letters that would steer a terminal or turn the line around, and those that no file can hold."""
+    return [letter for letter in text if unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\n\t"
+            or letter in TURNING]  # fmt: skip
 
 
 class Strict(BaseModel):
     """A record that refuses unknown keys and cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _texts_cannot_steer(cls, value: Any) -> Any:
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and (strange := strange_letters(text)):
+                raise ValueError(f"has the control character {strange[0]!r}")
+        return value
 
 
 class Knob(Strict):
@@ -30,6 +46,8 @@ class Knob(Strict):
     choices: list[str | int | float] | None = None
     symbol: str = ""
     folder: bool = False  # a text that names a folder, whose content decides what a run computes
+    file: bool = False  # a text that names a file, likewise
+    sentences: str = ""  # for a text that becomes a new word: the paper's module of sentences, which must not have it
 
     @model_validator(mode="after")
     def _range_has_an_inside(self) -> "Knob":

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
+
+import numpy as np
 
 
 def knob(default: Any, low: float | None = None, high: float | None = None, *, choices: Sequence[str] = ()) -> Any:
@@ -17,10 +21,12 @@ def knob(default: Any, low: float | None = None, high: float | None = None, *, c
 class Config:
     """Base of a method's configuration; its fields are called as the notebook's parameters are.
 
-    Raises ValueError for a field outside the range or choices that stand beside it.
+    Raises TypeError for a field of another type, so that the text "false" does not pass for true, and ValueError for
+    one outside the range or choices that stand beside it. A whole number is taken where a number is asked for.
     """
 
     def __post_init__(self) -> None:
+        set_types(self)
         check_ranges(self, self.ranges())
         check_choices(self, self.choices())
 
@@ -41,6 +47,27 @@ class Config:
         """Return name -> choices of the fields that have some."""
         found = dataclasses.fields(cls)
         return {field.name: field.metadata["choices"] for field in found if "choices" in field.metadata}
+
+
+WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+
+
+def set_types(config: Any) -> None:
+    """Give each field of a frozen dataclass whose type is bool, int, float or str that very type.
+
+    Numbers of numpy become Python's, and whole numbers floats where the field is one. Raises TypeError for a value of
+    another type and ValueError for a number that is not finite.
+    """
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name, None)
+        if kind not in WORDS or type(value) is kind and kind is not float:
+            continue
+        fits = {bool: np.bool_, int: numbers.Integral, float: numbers.Real, str: str}[kind]
+        if not isinstance(value, fits) or isinstance(value, bool):
+            raise TypeError(f"{name} is {WORDS[kind]}, not {value!r}")
+        if kind is float and not math.isfinite(value):
+            raise ValueError(f"{name} is a finite number, not {value!r}")
+        object.__setattr__(config, name, kind(value))
 
 
 def check_ranges(config: Any, limits: Mapping[str, tuple[float, float]]) -> None:

@@ -12,6 +12,7 @@ from studylib.evidence.claims import Claims
 from studylib.evidence.verdicts import count_verdicts
 from studylib.files import disk_errors, write_atomically
 from studylib.machine import device_name, hardware, peak_memory_mib, versions
+from studylib.showing.listing import printable
 
 OUTCOME = "outcome.json"  # in the run's folder until the record takes its content over
 
@@ -26,7 +27,7 @@ class Summary:
 
     def __repr__(self) -> str:
         lines = [f"{self.slug}: {count_verdicts(self.claims)}"]
-        return "\n".join(lines + [f"  {name} = {value:.4g}" for name, value in self.metrics.items()])
+        return "\n".join(lines + [f"  {printable(name)} = {value:.4g}" for name, value in self.metrics.items()])
 
     def _repr_html_(self) -> str:
         rows = "".join(

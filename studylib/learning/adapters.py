@@ -11,6 +11,10 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from studylib.denoisers.forward import uncompiled
+from studylib.denoisers.sites import check_unfused
+from studylib.learning.weights import check_here, check_no_adapter
+
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -53,8 +57,12 @@ def lora_adapter(
 
     The update is alpha / rank * B A, alpha by default the rank. B starts at zero, so that nothing changes before
     training; random state: `seed` alone. weights: trained factors, from `Adapter.weights`. Raises LookupError if no
-    layer matches or a factor has no layer.
+    layer matches or a factor has no layer, StudyError for a network that has an adapter, fused
+    projections or weights that are offloaded one by one.
     """
+    check_no_adapter(network)
+    check_unfused(network)
+    check_here(dict(network.named_parameters()))
     chosen = [
         name for name, module in network.named_modules()
         if isinstance(module, nn.Linear) and any(name == end or name.endswith(f".{end}") for end in targets)
@@ -71,7 +79,8 @@ def lora_adapter(
         adapter = Adapter({name: network.get_submodule(name) for name in chosen})
         _fill(adapter, weights or {})
         adapter.set_strength(strength)
-        yield adapter
+        with uncompiled():
+            yield adapter
     finally:
         for name, layer in before.items():
             owner, _, last = name.rpartition(".")

@@ -26,6 +26,7 @@ from studylib.errors import StudyError
 from studylib.learning.checkpoint import Checkpoint
 from studylib.learning.config import TrainingConfig
 from studylib.learning.history import History, snapshot
+from studylib.learning.identity import NOBODY, Identity
 from studylib.learning.processes import agreed, average_gradients, share
 from studylib.machine import peak_of
 
@@ -42,7 +43,8 @@ def fit(
     loss: Loss,
     config: TrainingConfig,
     *,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
+    identity: Identity = NOBODY,
     save_every: float = 30.0,
     make_optimiser: Callable[[dict[str, Tensor]], Optimizer] | None = None,
     schedule: Schedule | None = None,
@@ -60,15 +62,15 @@ def fit(
     mean loss, or named losses of which "loss" is minimised. `after_backward(n, gradients)` sees the gradients by name,
     before they are clipped, and `after_step(n)` the new weights, in each of steps 1 to N. `keep` names steps whose
     weights become snapshots of the history, 0 those before the first. With `folder` the state is kept there every
-    `save_every` seconds and at the end, and a later call goes on from it; `buffers`, which the forward itself changes
-    (the statistics of a BatchNorm), are kept with it.
+    `save_every` seconds and at the end, and a later call of the same `identity` goes on from it; `buffers`, which the
+    forward itself changes (the statistics of a BatchNorm), are kept with it.
     make_optimiser: from the named weights; by default AdamW as `config` says. schedule: (steps done, seconds so far) ->
     factor of the learning rates in the next step, None to end before `config.steps`; by default that of `config`.
     `show(history)` is called every `show_every` seconds and at the end, in the first process, with the averaged weights
     in place; its time does not count.
     Random state: the global generators, which `loss` may draw from, are seeded by the step and in the end left as they
     were. Raises ValueError for weights that are not float32, StudyError for weights that the loss does not reach, for a
-    loss that is not finite and for a checkpoint of another training or of other data.
+    loss that is not finite and for a checkpoint of another training, of other data or without the steps to `keep`.
     """
     weights = _trained(parameters)
     if strange := [step for step in keep if not 0 <= step <= config.steps]:
@@ -82,8 +84,9 @@ def fit(
     history = History(parameters=sum(weight.numel() for weight in weights.values()))
     checkpoint = None
     if folder is not None:
-        checkpoint = Checkpoint(folder, weights, buffers or {}, optimiser, average, accelerator, config)
-        checkpoint.load(history, draw(_generator(config, 0, 0)))
+        settings = (accelerator, config, identity)
+        checkpoint = Checkpoint(Path(folder), weights, buffers or {}, optimiser, average, *settings)
+        checkpoint.load(history, draw(_generator(config, 0, 0)), keep)
     first = step = len(history.rows)
     if first == 0 and 0 in keep:
         history.snapshots[0] = snapshot(weights)
@@ -126,6 +129,7 @@ def fit(
                 with torch.no_grad(), _averaged(weights, average):
                     show(history)
                 previous = shown = time.monotonic()
+    history.memory_mib = max(history.memory_mib, peak.mib)  # of the part before a resume, or of this one
     if checkpoint and checkpoint.step < step:
         checkpoint.save(history)
     if average is not None:
@@ -133,7 +137,6 @@ def fit(
     if show and main:
         with torch.no_grad():
             show(history)
-    history.memory_mib = peak.mib
     return history
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from studylib.denoisers.prompts import listed
 from studylib.measuring.pictures import to_pixels
 from studylib.models import load
 from studylib.models.table import ENCODERS
@@ -55,7 +56,7 @@ def text_image_features(images: Sequence[Image.Image], texts: Sequence[str],
     model, processor = _load("load_clip", clip)
     pictures = _encode_images(images, model, processor.image_processor,
                               lambda x: _projected(model.get_image_features(pixel_values=x)))  # (N, D)
-    tokens = processor.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+    tokens = processor.tokenizer(listed(texts, "texts"), padding=True, truncation=True, return_tensors="pt")
     tokens = tokens.to(next(model.parameters()).device)
     with torch.inference_mode():
         sentences = _projected(model.get_text_features(

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from studylib.denoisers.denoiser import Denoiser
+from studylib.denoisers.prompts import listed
 from studylib.world.subjects import CONTEXTS, Context
 
 
@@ -34,7 +35,7 @@ def draw_pictures(
     each: arguments of the pipeline that have one item a picture, such as images of a ControlNet; `sampling` is shared
     by all. A pipeline of classes, DiT, takes their names as prompts.
     """
-    denoiser, images, each = Denoiser(pipe), [], each or {}
+    denoiser, images, each, prompts = Denoiser(pipe), [], each or {}, listed(prompts)
     uneven = {name: len(values) for name, values in each.items() if len(values) != len(prompts)}
     if uneven:
         raise ValueError(f"{len(prompts)} pictures need as many items of each argument, not {uneven}")

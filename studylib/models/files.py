@@ -157,19 +157,19 @@ def weight_files(folder: Path, name: str | None = None) -> dict[str, Path]:
 def hash_files(files: Mapping[str, Path], cache: Path | None = None) -> dict[str, str]:
     """Return name -> sha256 of each file's content.
 
-    `cache`: a JSON file that remembers what files of this size and time of change had; one that is absent, damaged or
-    cannot be written only costs time.
+    `cache`: a JSON file that remembers what files of this size and these times of change had; one that is absent,
+    damaged or cannot be written only costs time.
     """
     known = _read_cache(cache)
     hashes, fresh = {}, dict(known)
     for name, path in sorted(files.items()):
         stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns]
+        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]  # a copy may keep the first two
         entry = known.get(str(path))
-        if not (isinstance(entry, list) and len(entry) == 3 and entry[:2] == stamp):
+        if not (isinstance(entry, list) and len(entry) == 4 and entry[:3] == stamp):
             entry = [*stamp, _sha256(path, *stamp)]
             fresh[str(path)] = entry
-        hashes[name] = entry[2]
+        hashes[name] = entry[3]
     if cache is not None and fresh != known:
         try:
             write_atomically(cache, json.dumps(fresh, indent=1) + "\n")
@@ -187,6 +187,6 @@ def _read_cache(cache: Path | None) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=256)
-def _sha256(file: Path, _size: int, _modified: int) -> str:
+def _sha256(file: Path, _size: int, _modified: int, _changed: int) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -108,8 +108,10 @@ def counts(lines: Iterable[Line]) -> str:
 
 
 def summary(lines: Sequence[Line]) -> str:
-    """Say in one line how many papers have claims here and how the claims fared."""
-    papers = len({line.paper for line in lines})
+    """Say in one line how many papers have claims here and how the claims fared; of some papers, only the latter."""
+    papers, written = len({line.paper for line in lines}), len([entry for entry in course() if entry.written])
+    if papers < written:
+        return f"{papers} of {written} written papers, {len(lines)} claims: {counts(lines)}"
     return f"{papers} of {len(course())} papers written, {len(lines)} claims: {counts(lines)}"
 
 

@@ -58,8 +58,11 @@ def start(ray: Any, address: str | None) -> None:
             ray.init(include_dashboard=False, **options)
         else:
             ray.init(address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        said = str(error).strip().splitlines()[0]
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "exceeds the maximum size" in str(error):
+            cause = f"the project is larger than what Ray sends to a cluster: {said}"
+            raise StudyError(cause, f"Move large files, such as models and data, out of {find_root()}") from error
         where = address or "this machine"
         raise StudyError(f"no Ray cluster answers at {where}: {said}", "Start one with `ray start --head`") from error
 

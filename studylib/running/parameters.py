@@ -14,8 +14,9 @@ from studylib.errors import StudyError, nearest
 from studylib.evidence.card import Card, Knob, load_card
 from studylib.evidence.paper import load_presets
 from studylib.files import read_once
+from studylib.models import words
 from studylib.running.notebook import notebook_code
-from studylib.workspace import notebook_path
+from studylib.workspace import notebook_path, paper_folder
 
 TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
@@ -132,7 +133,7 @@ class Checks:
             for name, value in given.items()
         }
         try:
-            return self.model(**given).model_dump()
+            values = self.model(**given).model_dump()
         except ValidationError as error:
             faults, remedies = [], []
             for fault in error.errors():
@@ -141,19 +142,30 @@ class Checks:
                 faults.append(cause)
                 remedies.append(remedy)
             raise StudyError("; ".join(dict.fromkeys(faults)), "; ".join(dict.fromkeys(remedies))) from error
+        self._check_new_words(values)
+        return values
+
+    def _check_new_words(self, values: dict[str, Any]) -> None:
+        paths = [name for name, knob in self.knobs.items() if knob.folder or knob.file]
+        for name in (name for name, knob in self.knobs.items() if knob.sentences):
+            module = paper_folder(self.slug) / self.knobs[name].sentences
+            others = words.other_texts(values, name, paths)
+            fault = words.fault_before_a_run(values[name], str(values.get("model", "")), module, others)
+            if fault:
+                free = self.parameters[name].default
+                raise StudyError(f"{name}: {fault}", f"Choose a word that nobody uses, such as {free}")
 
     def absolute_folders(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the values with folders as absolute paths, seen from where the user stands: a kernel runs elsewhere.
-
-        Raises StudyError for a path that is no folder.
+        """Return the values with folders and files as absolute paths, seen from where the user stands: a kernel runs
+        elsewhere. Raises StudyError for a path that is none.
         """
         found = dict(values)
         for name, knob in self.knobs.items():
-            if knob.folder and isinstance(found.get(name), str) and found[name]:
-                folder = Path(found[name]).expanduser().resolve()
-                if not folder.is_dir():
-                    raise StudyError(f"{name}: {folder} is no folder", "Relative paths begin where you stand")
-                found[name] = str(folder)
+            if (knob.folder or knob.file) and isinstance(found.get(name), str) and found[name]:
+                path, kind = Path(found[name]).expanduser().resolve(), "folder" if knob.folder else "file"
+                if not (path.is_dir() if knob.folder else path.is_file()):
+                    raise StudyError(f"{name}: {path} is no {kind}", "Relative paths begin where you stand")
+                found[name] = str(path)
         return found
 
 
@@ -245,6 +257,9 @@ def _explain(
         return _unknown(name, parameters, slug)
     parameter = parameters[name]
     default = f"Its default is {parameter.default}"
+    if parameter.type is bool and isinstance(value, str) and value.lower() in TRUE + FALSE:
+        remedy = f"Plain papermill passes that word as a text, which counts as true: write {value.lower() in TRUE}"
+        return f"{name} takes {parameter.described}, not {value!r}", remedy
     if type(value) is not parameter.type or isinstance(value, float) and not math.isfinite(value):
         return f"{name} takes {parameter.described}, not {value!r}", default
     if knob.choices:

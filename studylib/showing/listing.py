@@ -34,7 +34,7 @@ class Listing:
             for column in block:
                 numeric = any(is_number(row[column]) for row in self.rows)
                 table.add_column(
-                    Text(self.columns[column]),
+                    Text(shown(self.columns[column])),
                     justify="right" if numeric else "left",
                     overflow="fold",
                     max_width=None if width is None else min(self._width(cells, column), width),
@@ -108,7 +108,15 @@ def shown(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, datetime.datetime):
         return f"{value:%Y-%m-%d %H:%M}"
-    return "".join(letter if letter.isprintable() else " " for letter in str(value))
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Return text in one line that cannot steer a terminal: control characters are written out, such as \\x1b."""
+    return "".join(
+        letter if letter.isprintable() else " " if letter.isspace() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def plain(value: Any) -> Any:
@@ -132,4 +140,4 @@ def is_number(value: Any) -> bool:
 def markdown_cell(text: str) -> str:
     """Return text that stays inside its cell of a Markdown table and is no HTML."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())
+    return printable(" ".join(text.replace("\\", "\\\\").replace("|", "\\|").split()))

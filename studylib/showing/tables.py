@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 
+from studylib.showing.listing import printable
+
 
 class Table:
     """Rows of named numbers under common columns; a number that a row lacks is left blank.
@@ -24,7 +26,8 @@ class Table:
         return [f"{row[column]:.{self._digits}f}" if column in row else "" for column in self.columns]
 
     def __repr__(self) -> str:
-        lines = [["", *self.columns], *([title, *self._cells(title)] for title in self.rows)]
+        heads = ["", *map(printable, self.columns)]
+        lines = [heads, *([printable(title), *self._cells(title)] for title in self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         return "\n".join(
             "  ".join(

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import tiny_pipelines
 from typer.testing import CliRunner
 
 import studylib
 from studylib.cli.main import app
 from studylib.cli.new import create, to_cells
+from studylib.errors import StudyError
 from studylib.running.parameters import check_parameters
 
 
@@ -58,6 +60,14 @@ def test_notebook_follows_the_rules_of_the_house(workspace):
     lengths = sorted(len(source.splitlines()) for source in sources)
     assert lengths[len(lengths) // 2] <= 8 and not any("class " in source for source in sources)
     assert "record(" in sources[-1] and cells[0]["source"][0] == "# A Fresh Idea\n"
+
+
+@pytest.mark.parametrize("title", ["a\x1b[31mred", "a\u202eb", "a\ud800"])
+def test_a_title_that_could_not_be_read_back_is_refused(workspace, title):
+    """`study new` wrote a card that `study list` then refused, for the whole course."""
+    with pytest.raises(StudyError, match="control character"):
+        create("fresh", title)
+    assert not (workspace / "papers" / "fresh").exists()
 
 
 def test_script_becomes_cells():

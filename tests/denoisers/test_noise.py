@@ -20,7 +20,7 @@ from studylib.denoisers.noise import (
     uniform,
 )
 from tests.denoisers.tiny_transformers import TRANSFORMERS
-from tests.tiny_pipelines import sd
+from tests.tiny_pipelines import scheduler, sd
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +132,15 @@ def test_min_snr_weights_follow_the_formula(pipe):
     assert weights[2] == 1 and weights[0] < 0.1
     with pytest.raises(ValueError, match="predicts a flow"):
         min_snr_weights(Denoiser(TRANSFORMERS["flux"]()), timesteps, 5.0)
+
+
+@pytest.mark.parametrize("kind, last", [("epsilon", 1.0), ("v_prediction", 0.0)])
+def test_min_snr_at_zero_terminal_snr_is_its_limit(kind, last):
+    """A schedule rescaled to end in pure noise has an SNR of zero there: zero over zero made the whole loss nan."""
+    pipe = sd()
+    pipe.scheduler = scheduler(rescale_betas_zero_snr=True, prediction_type=kind)
+    weights = min_snr_weights(Denoiser(pipe), torch.tensor([0, 500, 999]), 5.0)
+    assert bool(weights.isfinite().all()) and weights[2] == pytest.approx(last, abs=1e-6)
 
 
 def test_each_picture_of_a_batch_has_noise_and_a_timestep_of_its_own(pipe, pictures):

@@ -67,6 +67,15 @@ def test_claim_ids_differ(workspace):
         load_card("mini")
 
 
+@pytest.mark.parametrize("letter", [r"\u001b", r"\u202e", r"\u0007"])
+def test_texts_cannot_steer_a_terminal(workspace, letter):
+    """Titles are printed by `study list` and stand in tables and cards; TOML can write any letter."""
+    card = workspace / "papers" / "mini" / "card.toml"
+    card.write_text(card.read_text().replace('title = "', f'title = "{letter}'))
+    with pytest.raises(StudyError, match=r"title: .*control character"):
+        load_card("mini")
+
+
 def test_unknown_paper_names_the_nearest(workspace):
     """A slip of the finger should cost one look, not a search."""
     with pytest.raises(StudyError, match="Did you mean mini"):

@@ -21,7 +21,6 @@ def test_photos_come_by_name_square_and_upright(tmp_path):
     """A phone stores a portrait lying down and says so in EXIF: the upper half must come out as red."""
     photo(tmp_path / "b.png")
     photo(tmp_path / "a.jpg", orientation=6)  # to be turned a quarter clockwise: left becomes top
-    (tmp_path / "notes.txt").write_text("no picture")
     first, second = read_photos(tmp_path, size=32)
     assert first.size == second.size == (32, 32) and first.mode == "RGB"
     top, bottom = first.getpixel((16, 4)), first.getpixel((16, 28))

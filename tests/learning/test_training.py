@@ -256,7 +256,7 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path):
         return {name: rows + 0.5 for name, rows in draw(generator).items()}
 
     model, *_ = toy()
-    with pytest.raises(StudyError, match="belongs to a training on other data: the first batch differs in 'x'"):
+    with pytest.raises(StudyError, match="belongs to a training on other data: first batch's x differ"):
         fit(dict(model.named_parameters()), other, loss, config, folder=tmp_path)
     fit(dict(model.named_parameters()), draw, loss, config, folder=tmp_path)  # its own data: nothing is left to do
 

@@ -1,6 +1,7 @@
 """Tests of papers/hypernetworks: what acts where, what folds, what is kept, and that the pipeline survives it all."""
 
 import dataclasses
+import inspect
 import math
 
 import numpy as np
@@ -15,6 +16,7 @@ from papers.hypernetworks import evaluation as ev
 from papers.hypernetworks import exercises, storage
 from papers.hypernetworks.fold import affine_map, fit_affine, fold, fold_projection, folded, singular_values
 from papers.hypernetworks.method import (
+    ACTIVATIONS,
     CorrectionMLP,
     Hypernetwork,
     HypernetworkConfig,
@@ -26,6 +28,7 @@ from papers.hypernetworks.method import (
     train,
 )
 from studylib.denoisers.denoiser import Denoiser
+from studylib.errors import StudyError
 from studylib.evidence.card import load_card
 from studylib.evidence.paper import load_presets
 from studylib.measuring.subject import mean_of, photo_errors
@@ -114,7 +117,7 @@ def test_fused_projections_are_refused(pipe):
     """A fused projection makes query, key and value from one input: hooks on to_k would wait there for ever."""
     fused = sd()
     fused.fuse_qkv_projections()
-    with pytest.raises(ValueError, match="unfuse"):
+    with pytest.raises(StudyError, match="unfuse"):
         targets(fused.unet, HypernetworkConfig())
 
 
@@ -300,6 +303,66 @@ def test_web_ui_files_carry_over(pipe):
         storage.web_ui_layout(Hypernetwork.of(pipe.unet, HypernetworkConfig(sharing="layer")))
 
 
+WEB_UI = {  # what such files say of their layers
+    "use_dropout alone": {"layer_structure": [1, 2, 2, 1], "use_dropout": True, "activation_func": "relu"},
+    "use_dropout on the last hidden layer": {
+        "layer_structure": [1, 2, 1], "use_dropout": True, "last_layer_dropout": True, "activation_func": "relu"},
+    "zeros inside dropout_structure": {
+        "layer_structure": [1, 2, 2, 1], "dropout_structure": [0, 0.3, 0, 0], "is_layer_norm": True},
+    "a fraction": {"layer_structure": [1, 4 / 3, 1], "activation_func": "mish", "activate_output": False},
+    "nothing but the weights": {},
+} | {name: {"layer_structure": [1, 2, 1], "activation_func": name, "activate_output": True} for name in ACTIVATIONS}
+
+
+def web_ui_mlp(width, layout):
+    """The web UI's HypernetworkModule, after its source: where each layer stands decides the names of the weights."""
+    structure = layout.get("layer_structure", [1, 2, 1])
+    dropout = layout.get("dropout_structure")
+    if dropout is None:
+        rate = 0.3 if layout.get("use_dropout") else 0
+        dropout = [0, *[rate] * (len(structure) - 3), rate if layout.get("last_layer_dropout") else 0, 0]
+    activations = {
+        name.lower(): kind for name, kind in inspect.getmembers(torch.nn.modules.activation, inspect.isclass)
+        if kind.__module__ == "torch.nn.modules.activation"
+    } | {"linear": None, "swish": torch.nn.Hardswish}  # fmt: skip
+    activation, layers = activations[layout.get("activation_func", "linear")], []
+    for i in range(len(structure) - 1):
+        layers.append(torch.nn.Linear(int(width * structure[i]), int(width * structure[i + 1])))
+        if activation is not None and (i < len(structure) - 2 or layout.get("activate_output", True)):
+            layers.append(activation())
+        if layout.get("is_layer_norm"):
+            layers.append(torch.nn.LayerNorm(int(width * structure[i + 1])))
+        if dropout[i + 1] > 0:
+            layers.append(torch.nn.Dropout(dropout[i + 1]))
+    return torch.nn.Sequential(*layers).eval()
+
+
+@pytest.mark.filterwarnings("ignore:Implicit dimension choice")
+@pytest.mark.parametrize("kind", WEB_UI)
+def test_files_of_the_web_ui_compute_what_they_describe(pipe, kind):
+    """Where dropout and activations stand counts in the names of the weights; one width of two is there."""
+    torch.manual_seed(0)
+    mlps = [web_ui_mlp(32, WEB_UI[kind]) for _ in range(2)]
+    pair = tuple({f"linear.{name}": w for name, w in mlp.state_dict().items()} for mlp in mlps)
+    nets = storage.from_web_ui(WEB_UI[kind] | {32: pair, "name": "theirs", "step": 9})
+    context = torch.randn(2, 5, 32)
+    for mlp, projection in zip(mlps, ("key", "value"), strict=True):
+        assert torch.equal(nets["32"][projection](context), mlp(context))
+        assert [layer.p for layer in nets["32"][projection].linear if isinstance(layer, torch.nn.Dropout)] == [
+            layer.p for layer in mlp if isinstance(layer, torch.nn.Dropout)
+        ]
+    with hypernetwork(pipe, nets) as found:  # the pipeline has layers of width 16 as well
+        assert {target.width for target in found} == {32}
+    with pytest.raises(ValueError, match="no hypernetwork of the web UI: it has no widths, only name"):
+        storage.from_web_ui({"name": "theirs"})
+
+
+def test_a_file_goes_into_a_new_folder(pipe, tmp_path):
+    """Ten minutes of training must not end at a folder that nobody has made."""
+    path = tmp_path / "new" / "nets.safetensors"
+    assert storage.save(Hypernetwork.of(pipe.unet, HypernetworkConfig()), path) == path and path.is_file()
+
+
 def test_strength_and_sizes_are_seen_where_they_act(pipe):
     """Measures the notebook quotes: no effect at strength 0, more with more; sizes in proportion to the strength."""
     nets, question = shaken(pipe, HypernetworkConfig(), 5.0), asked(pipe)
@@ -315,14 +378,14 @@ def test_strength_and_sizes_are_seen_where_they_act(pipe):
 
 
 @pytest.mark.parametrize("wrong", [
-    {"dropout": 1.0}, {"learning_rate": float("nan")}, {"max_train_steps": True}, {"activation_func": "mish"},
+    {"dropout": 1.0}, {"learning_rate": float("nan")}, {"max_train_steps": True}, {"activation_func": "glu"},
     {"weight_init": "Normal"}, {"placement": "joint"}, {"sharing": "none"}, {"layer_structure": "2, 1"},
     {"layer_structure": "1, two, 1"}, {"layer_structure": "1"}, {"projections": "keys"}, {"projections": ""},
-    {"widths": "768; 320"}, {"widths": "0"},
+    {"dropout_structure": "0, 0.3"}, {"dropout_structure": "0, 0.3, 0.3"}, {"widths": "768; 320"}, {"widths": "0"},
 ])  # fmt: skip
 def test_config_refuses_what_means_nothing(wrong):
     """Errors name the knob before a training of half a minute, not after."""
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises((ValueError, TypeError), match=next(iter(wrong))):
         HypernetworkConfig(**wrong)
 
 

@@ -22,6 +22,7 @@ from studylib.denoisers.inversion import ddim_inversion
 from studylib.denoisers.sites import Site
 from studylib.evidence.card import load_card
 from studylib.evidence.paper import load_presets
+from studylib.measuring.views import draw_pictures
 from tests import tiny_pipelines
 from tests.papers import style_aligned_processors
 
@@ -394,7 +395,7 @@ def test_generate_leaves_the_callers_noise_alone(sd):
     [
         ({"share_layer_norm": (True,)}, TypeError), ({"share_attention": 1}, TypeError),
         ({"only_self_level": 1.2}, ValueError), ({"shared_score_scale": -0.1}, ValueError),
-        ({"shared_score_shift": math.nan}, ValueError), ({"shared_score_shift": True}, ValueError),
+        ({"shared_score_shift": math.nan}, ValueError), ({"shared_score_shift": True}, TypeError),
     ],
 )
 def test_config_refuses_what_means_nothing(knobs, error):
@@ -483,3 +484,31 @@ def test_exercise_on_values(capsys):
     refuses(check, lambda target, reference: torch.zeros(target.shape[1]), "moves")
     refuses(check, lambda target, reference: 0.5 * (reference.mean(0) - target.mean(0)), "off by")
     refuses(check, lambda target, reference: reference - target, "shape")
+
+
+def test_sets_are_not_cut_across(sd):
+    """Two pictures of each prompt stand beside each other: sets began in their middle, and styles were mixed up."""
+    few = {"num_inference_steps": 1, "output_type": "latent"}
+    with style_aligned(sd, DEFAULT, set_size=3):
+        with pytest.raises(ValueError, match="num_images_per_prompt cuts the sets across"):
+            sd(PROMPTS[:3], num_images_per_prompt=2, **few)
+        for prompts in (PROMPTS[:2], "a cat", [*PROMPTS[:3], "a cat"]):
+            with pytest.raises(ValueError, match="are no row of sets of 3"):
+                sd(prompts, **few)
+        embeds = torch.zeros(2, 16, 32)
+        with pytest.raises(ValueError, match="2 prompts are no row of sets of 3"):
+            sd(prompt_embeds=embeds, negative_prompt_embeds=embeds, **few)
+        sd([*PROMPTS[:3], *PROMPTS[:3]], **few)
+        Denoiser(sd).prompt(["a text of its own"])
+    assert "encode_prompt" not in vars(sd)
+    sd(PROMPTS[:1], num_images_per_prompt=2, **few)
+
+
+def test_one_text_is_not_taken_letter_by_letter(sd):
+    """A forgotten pair of brackets drew five pictures, of "a", " ", "c", "a" and "t"."""
+    with pytest.raises(TypeError, match=r"prompts is a list of texts, a single one as \['a cat'\]"):
+        generate(sd, "a cat", DEFAULT, num_inference_steps=1)
+    with pytest.raises(TypeError, match="list of texts"):
+        draw_pictures(sd, "a cat", range(5), num_inference_steps=1)
+    with pytest.raises(TypeError, match="list of texts"):
+        Denoiser(sd).draw("a cat", num_inference_steps=1)

@@ -131,9 +131,9 @@ def test_diffusers_reads_the_file_and_draws_the_same(pipe, tmp_path, count):
     word = train(pipe, pictures(0), TextualInversionConfig(**SMALL, num_vectors=count))
     with new_word(pipe, word.token, word.vectors):
         ours = draw(pipe, "a <x> b")
-    path = word.save(tmp_path)
+    path = word.save(tmp_path / "new")
     twin = copy.deepcopy(pipe)
-    twin.load_textual_inversion(str(tmp_path))
+    twin.load_textual_inversion(str(path.parent))
     assert np.array_equal(draw(twin, "a <x> b"), ours)
     assert path.name == "learned_embeds.safetensors" and path.stat().st_size < 4 * count * WIDTH + 200
 
@@ -225,11 +225,12 @@ def test_learning_rate_is_scaled_by_the_samples_of_a_step(pipe):
 
 @pytest.mark.parametrize("wrong", [
     {"num_vectors": 0}, {"learning_rate": float("nan")}, {"flip_p": 1.5}, {"max_train_steps": True},
-    {"learnable_property": "mood"}, {"placeholder_token": "two words"}, {"embedding_reg_weight": -1.0},
+    {"learnable_property": "mood"}, {"placeholder_token": "two words"}, {"placeholder_token": "icture"},
+    {"embedding_reg_weight": -1.0},
 ])  # fmt: skip
 def test_config_refuses_what_is_out_of_range(wrong):
     """Before a training, not after."""
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises((ValueError, TypeError), match=next(iter(wrong))):
         TextualInversionConfig(**wrong)
 
 
@@ -243,6 +244,18 @@ def test_words_that_cannot_be_added_are_refused(pipe):
         fitting_templates(pipe, TextualInversionConfig(**SMALL, num_vectors=30))
     with pytest.raises(ValueError, match="one text encoder"):
         train(sdxl(), pictures(0), TextualInversionConfig(**SMALL))
+
+
+def test_words_beside_each_other_do_not_swallow_each_other(pipe):
+    """The tokenizer cuts added words out of a text first, and diffusers replaces their letters: "<x>y" lost its <x>."""
+    with new_word(pipe, "<x>", torch.randn(2, WIDTH)):
+        for word in ("<x>y", "<x>_1", "x>", "<X>"):
+            refused = pytest.raises(ValueError, match="choose another placeholder_token")
+            with refused, new_word(pipe, word, torch.randn(1, WIDTH)):
+                pass
+        with new_word(pipe, "<y>", torch.randn(2, WIDTH)):
+            prompt = pipe.maybe_convert_prompt("<y> <x>", pipe.tokenizer)
+    assert prompt == "<y> <y>_1 <x> <x>_1"
 
 
 def test_templates_name_the_word_once_and_say_nothing_of_it():

@@ -53,6 +53,13 @@ def test_each_claim_of_the_card_is_listed(workspace):
     assert scoreboard.summary(lines) == f"1 of 2 papers written, 5 claims: {COUNTED}"
 
 
+def test_claims_of_one_paper_are_not_counted_as_the_course(workspace, monkeypatch):
+    """`study claims lora` ended with "1 of 24 papers written"."""
+    entry = scoreboard.course()[0]
+    monkeypatch.setattr(scoreboard, "course", lambda: [entry, entry.model_copy(update={"slug": "two"})])
+    assert scoreboard.summary(scoreboard.scoreboard(["mini"])).startswith("1 of 2 written papers, 5 claims: ")
+
+
 def test_piped_table_is_one_line_a_claim(workspace):
     """It is read with grep and cut: nothing may wrap, and no colour codes."""
     measure(workspace)

@@ -1,6 +1,7 @@
 """Run ids follow what a run depends on; weights missing or cut short are found without loading."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,34 @@ def test_run_id_follows_folders_and_versions(workspace, tmp_path, monkeypatch):
     assert id_now() == second
     monkeypatch.setattr(fingerprint, "versions", lambda: {"torch": "0"})
     assert id_now() != second
+
+
+def test_run_id_follows_every_file_it_may_read(workspace, tmp_path, monkeypatch):
+    """A module in a paper's sub-folder, a file given as a parameter, a photo of the same size and time, one behind a
+    linked folder, the schedule beside the weights: each gave the old record again."""
+    folder, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    weights = tmp_path / "weights" / "scheduler"
+    for made in (folder, elsewhere, weights, workspace / "papers" / "mini" / "parts"):
+        made.mkdir(parents=True)
+    (folder / "more").symlink_to(elsewhere)
+    (elsewhere / "up").symlink_to(folder)  # a circle must end
+    monkeypatch.setattr(files, "WEIGHTS", weights.parent)
+    changed = [
+        workspace / "papers" / "mini" / "parts" / "inner.py", tmp_path / "one.json", folder / "a.png",
+        elsewhere / "b.png", weights / "scheduler_config.json",
+    ]  # fmt: skip
+    given = {"images": str(folder), "settings": str(tmp_path / "one.json")}
+    for path in changed:
+        path.write_text("1")
+    seen = [fingerprint.run_id("mini", given, {})]
+    for path in changed:
+        times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        path.write_text("2")
+        os.utime(path, ns=times)
+        seen.append(fingerprint.run_id("mini", given, {}))
+    assert len(set(seen)) == len(seen)
+    (weights / "metrics.json").write_text("{}")  # how long a training took draws nothing
+    assert fingerprint.run_id("mini", given, {}) == seen[-1]
 
 
 def test_rooms_that_no_notebook_needs_do_not_change_the_id(workspace, tmp_path, monkeypatch):

@@ -39,6 +39,8 @@ def test_it_refuses_what_a_run_would_refuse(workspace):
     """A cell edited by hand is checked as the command line is."""
     with pytest.raises(StudyError, match="strength is between 0 and 1"):
         open_paper("mini", VALUES | {"strength": 2.0})
+    with pytest.raises(StudyError, match="share takes true or false, not 'false'. Plain papermill .*: write False"):
+        open_paper("mini", VALUES | {"share": "false"})
     with pytest.raises(StudyError, match="opened without mode.*parameters cell"):
         open_paper("mini", {name: value for name, value in VALUES.items() if name != "mode"})
 

@@ -12,6 +12,12 @@ def test_text_and_html_hold_the_same_numbers():
     assert "longer &lt;name&gt;" in table._repr_html_() and table._repr_html_().count("<td>") == 4
 
 
+def test_names_cannot_steer_a_terminal():
+    """Names of metrics come from records of others."""
+    table = Table({"a\x1b[31m": {"x\x07": 1.0}})
+    assert "\x1b" not in repr(table) and "\x07" not in repr(table) and "a\\x1b[31m" in repr(table)
+
+
 def test_empty_table_says_what_it_wants():
     """An empty table in a notebook would show nothing."""
     with pytest.raises(ValueError, match="no rows"):
