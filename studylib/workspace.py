@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from studylib.errors import StudyError, nearest
+from studylib.files import given_path
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -20,7 +21,7 @@ def find_root() -> Path:
     """
     named = os.environ.get("STUDY_ROOT")
     if named:
-        folder = Path(named).expanduser().resolve()
+        folder = given_path(named).resolve()
         if not is_workspace(folder):
             raise StudyError(
                 f"STUDY_ROOT={named} is no workspace: it has no papers/course.toml",
@@ -58,7 +59,7 @@ def notebook_path(slug: str) -> Path:
 def runs_folder() -> Path:
     """Return where runs are kept: the folder that STUDY_RUNS names, or `runs/` in the workspace."""
     named = os.environ.get("STUDY_RUNS")
-    return Path(named).expanduser() if named else find_root() / "runs"
+    return given_path(named) if named else find_root() / "runs"
 
 
 def written_papers() -> list[str]:

@@ -77,10 +77,11 @@ def sweep(
 ) -> None:
     """Run a notebook at every point of a grid; the same command again runs only what is missing."""
     from studylib.running import sweeps
+    from studylib.running.grid import parse_grid
     from studylib.running.parameters import parse_assignments
 
     paper_folder(slug)
-    plan = sweeps.plan(slug, sweeps.parse_grid(slug, grid), parse_assignments(slug, parameter or []), preset)
+    plan = sweeps.plan(slug, parse_grid(slug, grid), parse_assignments(slug, parameter or []), preset)
     if dry_run:
         for point in plan.points:
             typer.echo(f"{point.number:4}  {point.run_id}  {point.state:7}  {point.shown}")

@@ -7,7 +7,7 @@ import typer
 
 from studylib.cli.app import SOME_PAPER, Slug, Slugs, app
 from studylib.errors import StudyError
-from studylib.files import write_atomically
+from studylib.files import disk_errors, given_path, write_atomically
 from studylib.workspace import paper_folder
 
 FIGURE_FORMATS = ("webp", "png", "svg", "pdf")
@@ -125,8 +125,16 @@ def save_figure(path: Path, records: list[Any], metrics: list[str], title: str) 
 
 
 def write_output(path: Path, content: str | bytes) -> None:
-    """Write the file that a user named, whole or not at all, and say where it is."""
-    if path.is_dir():
+    """Write the file that a user named, whole or not at all, and say where it is.
+
+    A device or a pipe is written to as it stands, and a link leads to what it names: neither is replaced by a file.
+    """
+    target = given_path(path).resolve()
+    if target.is_dir():
         raise StudyError(f"{path} is a folder", "Name a file")
-    write_atomically(path, content)
+    if given_path(path).exists() and not path.is_file() or given_path(path).is_relative_to("/dev"):
+        with disk_errors(path), path.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+    else:
+        write_atomically(target, content)
     typer.echo(str(path))

@@ -9,7 +9,7 @@ import duckdb
 
 from studylib.errors import StudyError, nearest
 from studylib.evidence.verdicts import DECIDED
-from studylib.reports.records import Record
+from studylib.running.records import Record
 from studylib.showing.listing import Listing
 
 READING = {"SELECT", "EXPLAIN", "MULTI"}  # a PIVOT is several statements to DuckDB

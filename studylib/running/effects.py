@@ -101,7 +101,7 @@ def measure_effects(
     the same claims.
     """
     from studylib.running import sweeps
-    from studylib.running.runs import read_record
+    from studylib.running.records import read_record
     from studylib.workspace import runs_folder
 
     if not trains_over_seeds(slug):

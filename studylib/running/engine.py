@@ -23,9 +23,9 @@ from papermill.execute import execute_notebook
 from tqdm import tqdm
 from traitlets import default
 
-from studylib.errors import StudyError
+from studylib.errors import StudyError, cut
 from studylib.files import disk_errors
-from studylib.workspace import import_paths
+from studylib.workspace import import_paths, runs_folder
 
 ENGINE = "study"
 PREWARMED = "study"  # the kernelspec whose kernels are forked from a process that has imported the libraries
@@ -174,7 +174,8 @@ def kernel_environment(run_dir: Path, model: Any) -> dict[str, str]:
     }
     if isinstance(model, str) and model.startswith("tiny"):
         env["HF_HUB_OFFLINE"] = "1"
-    return env | os.environ | import_paths() | {"STUDY_RUN_DIR": str(run_dir)}
+    own = {"STUDY_RUN_DIR": str(run_dir), "STUDY_RUNS": str(runs_folder())}
+    return env | os.environ | import_paths() | own
 
 
 def memory_kills() -> int:
@@ -242,7 +243,7 @@ def execute(
             )
     except PapermillExecutionError as error:
         lines = [line.strip() for line in error.evalue.splitlines() if line.strip()]
-        said = f"{error.ename}: {' / '.join(lines[-3:])}" if lines else error.ename
+        said = cut(f"{error.ename}: {' / '.join(lines[-3:])}" if lines else error.ename)
         cause = f"cell {error.exec_count} of {notebook.name} failed with {said}"
         if error.ename in MEMORY_ERRORS:
             raise StudyError(f"out of memory: {cause}", LESS_MEMORY, exit_code=1) from error

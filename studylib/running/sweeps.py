@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
-import itertools
 import json
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,14 +18,12 @@ from tqdm import tqdm
 from studylib.errors import StudyError
 from studylib.files import write_atomically
 from studylib.running.fingerprint import Identity, weight_hashes
-from studylib.running.folder import RECORD
-from studylib.running.parameters import Checks, parse_assignments, preset_values
+from studylib.running.grid import check_size, expand
+from studylib.running.parameters import Checks, preset_values
 from studylib.running.pool import Calls, Ended, Pool
-from studylib.running.runs import check_place, run
+from studylib.running.runs import check_place, known_record, run
 from studylib.workspace import paper_folder, runs_folder
 
-MAX_POINTS = 10_000
-RANGE = re.compile(r"([+-]?\d+)\.\.([+-]?\d+)(?:\.\.([+-]?\d+))?")
 State = Literal["missing", "done", "failed", "stopped"]
 
 
@@ -87,53 +83,13 @@ class Sweep:
         return path
 
 
-def parse_grid(slug: str, texts: list[str]) -> dict[str, list[Any]]:
-    """Read `name=a,b,c`, `name=0..4` or `name=0..20..5` (whole numbers, both ends included) or `name=["a, b", "c"]`.
-
-    Each value is checked as `-p name=value` is. StudyError for a name given twice, an empty range or a value that does
-    not fit.
-    """
-    grid: dict[str, list[Any]] = {}
-    for text in texts:
-        name, equals, values = (part.strip() for part in text.partition("="))
-        if not equals or not values:
-            raise StudyError(f"-g {text} has no values", "Write -g name=a,b or -g name=0..4")
-        if name in grid:
-            raise StudyError(f"{name} is given twice", "Put all its values into one -g")
-        grid[name] = [parse_assignments(slug, [f"{name}={value}"])[name] for value in split_values(values)]
-        twice = {str(v) for v in grid[name] if grid[name].count(v) > 1}
-        if twice:
-            raise StudyError(f"-g {text} has {', '.join(sorted(twice))} twice", "Keep one of the two")
-    return grid
-
-
-def split_values(text: str) -> list[str]:
-    """The single values of one knob, as texts."""
-    if text.startswith("["):
-        try:
-            return [value if isinstance(value, str) else json.dumps(value) for value in json.loads(text)]
-        except ValueError as error:
-            raise StudyError(f"{text} is no JSON list: {error}", 'Write ["a, b", "c"], quoted for the shell') from error
-    match = RANGE.fullmatch(text)
-    if not match:
-        return [value.strip() for value in text.split(",")]
-    first, last, step = int(match[1]), int(match[2]), int(match[3] or 1)
-    if step <= 0 or last < first:
-        raise StudyError(f"{text} holds no number", "Write first..last or first..last..step, first the smaller")
-    return [str(number) for number in range(first, last + 1, step)]
-
-
 def plan(slug: str, grid: dict[str, list[Any]], fixed: dict[str, Any], preset: str | None = None) -> Sweep:
     """Every point of the grid, each checked as a run is, before any starts; StudyError names the first that does not
     fit. Points that have a finished record already are `done`."""
     both = [name for name in grid if name in fixed]
     if both:
         raise StudyError(f"{', '.join(both)} is given by -g and by -p", "Keep one of the two")
-    size = 1
-    for values in grid.values():
-        size *= len(values)
-    if size > MAX_POINTS:
-        raise StudyError(f"the grid has {size} points, more than {MAX_POINTS}", "Leave some values out")
+    size = check_size(grid)
     paper_folder(slug)
     checks = Checks(slug)
     common = checks.absolute_folders(preset_values(slug, preset) | fixed)
@@ -155,7 +111,7 @@ def plan(slug: str, grid: dict[str, list[Any]], fixed: dict[str, Any], preset: s
     weights = {model: weight_hashes(slug, model) for model in {values.get("model") for _, values in checked}}
     for number, (given, values) in enumerate(checked, start=1):
         point = Point(number, given, identity.run_id(values, weights[values.get("model")]))
-        if (home / point.run_id / RECORD).is_file():
+        if known_record(home / point.run_id, values, None):
             point.state = "done"
         sweep.points.append(point)
     return sweep
@@ -273,9 +229,3 @@ class SweepProgress:
         """Remove the bar."""
         if self.bar is not None:
             self.bar.close()
-
-
-def expand(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    """All combinations, the last knob changing fastest."""
-    for values in itertools.product(*grid.values()):
-        yield dict(zip(grid, values, strict=True))

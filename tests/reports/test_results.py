@@ -348,3 +348,17 @@ def test_a_real_record_is_read(workspace):
     made_up = json.loads((make_run(workspace, "a" * 12) / "record.json").read_text())
     assert set(made_up) == set(run.record)
     assert {tuple(claim) for claim in CLAIMS.values()} == {tuple(claim) for claim in run.record["claims"].values()}
+
+
+def test_a_pipe_or_a_link_is_written_to_as_it_stands(workspace):
+    """`-o /dev/null` by root replaced the device with a file; a link must go on leading where it led."""
+    fifo, target, link = workspace / "fifo", workspace / "deep" / "page.html", workspace / "link.html"
+    os.mkfifo(fifo)
+    with subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE) as reader:
+        write_output(fifo, "a page")
+        assert reader.stdout.read() == b"a page" and stat.S_ISFIFO(fifo.stat().st_mode)
+    target.parent.mkdir()
+    link.symlink_to(target)
+    for text in ("one", "two"):
+        write_output(link, text)
+        assert link.is_symlink() and target.read_text() == text

@@ -12,6 +12,7 @@ from prewarmed import gone
 
 from studylib.errors import StudyError
 from studylib.running import cluster, sweeps
+from studylib.running.grid import parse_grid
 from studylib.workspace import PACKAGE
 
 pytest.importorskip("ray", reason="the extra `cluster` is not installed")
@@ -98,7 +99,7 @@ def test_an_error_on_a_node_reads_as_it_does_here(workspace, nodes, monkeypatch)
 def test_no_cluster_is_one_clear_error(tmp_path, monkeypatch):
     """A wrong address must not end in a page of Ray's log."""
     monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
-    plan = sweeps.plan("mini", sweeps.parse_grid("mini", ["steps=1,2"]), {})
+    plan = sweeps.plan("mini", parse_grid("mini", ["steps=1,2"]), {})
     with pytest.raises(StudyError, match="no Ray cluster answers at ray://127.0.0.1:9"):
         sweeps.run_sweep(plan, run_calls=cluster.on_ray("ray://127.0.0.1:9"))
     assert records("mini") == [] and {p.state for p in plan.points} == {"stopped"}

@@ -68,6 +68,7 @@ def test_a_runner_killed_leaves_nothing_that_looks_finished(workspace, environme
     assert again.fresh and records("mini") == [again.record]
     names = {path.name for path in again.folder.parent.iterdir()} - {".locks"}
     assert names == {again.folder.name}
+    assert not list((again.folder.parent / ".locks").iterdir())
 
 
 def test_a_template_killed_before_a_run_is_replaced(workspace, environment, sockets):
@@ -90,8 +91,9 @@ def test_a_full_disk_is_named_and_leaves_no_record(workspace, tmp_path, monkeypa
     try:
         write_work(workspace, "print('x' * 100_000)")
         monkeypatch.setenv("STUDY_RUNS", str(small))
-        with pytest.raises(StudyError, match="the disk is full"):
+        with pytest.raises(StudyError, match="the disk is full") as caught:
             runs.run("mini")
+        assert "See" not in str(caught.value) and not list(small.glob("mini/*.failed"))
         assert records("mini") == []
         monkeypatch.delenv("STUDY_RUNS")
         assert runs.run("mini").fresh
