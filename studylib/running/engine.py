@@ -3,9 +3,8 @@
 import os
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -25,12 +24,15 @@ from traitlets import default
 
 from studylib.errors import StudyError, cut
 from studylib.files import disk_errors
+from studylib.running.kernels.watch import kill_group
+from studylib.running.scratch import scratch_folder
 from studylib.workspace import import_paths, runs_folder
 
 ENGINE = "study"
 PREWARMED = "study"  # the kernelspec whose kernels are forked from a process that has imported the libraries
 MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")  # of Python, of torch
 LESS_MEMORY = "A smaller model, fewer pictures or other programs closed need less memory"
+PREWARMED_FIRST, PLAIN_ONLY = (True, True, False), (False, False)  # kinds of kernels, in the order they are tried
 MAX_SOCKET_PATH = 80  # of about 100 characters a socket file's path may have
 SLICE = 0.25  # seconds between looks at a socket whose wake-up may have been lost
 
@@ -39,13 +41,17 @@ class KernelDied(StudyError):
     """A kernel that ended before its notebook did: killed by the system, or by a fault in compiled code."""
 
 
+class NeverBegan(KernelDied):
+    """A kernel that ended before it answered at all, so that nothing was executed."""
+
+
 class SameInterpreterSpecs(KernelSpecManager):
     """Starts kernels with the interpreter that runs this code, whatever a kernelspec on disk says."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         """Return a spec for this interpreter under any name: prewarmed under PREWARMED, else plain."""
-        module = "studylib.running.kernels.launcher" if kernel_name == PREWARMED else "ipykernel_launcher"
-        argv = [sys.executable, "-m", module, "-f", "{connection_file}"]
+        module = "launcher" if kernel_name == PREWARMED else "plain"
+        argv = [sys.executable, "-m", f"studylib.running.kernels.{module}", "-f", "{connection_file}"]
         return KernelSpec(argv=argv, display_name="Python 3", language="python")
 
 
@@ -59,7 +65,13 @@ class SameInterpreterKernel(AsyncKernelManager):
     def use_socket_files(self, folder: Path) -> None:
         """Talk through files in `folder`: no ports that could clash, nothing another user could read."""
         self.transport, self.ip = "ipc", str(folder / "kernel")
-        self.connection_file = str(folder / "kernel.json")
+
+
+    def end_group(self) -> None:
+        """End what a kernel has started and left behind when it was killed: it led a group of its own."""
+        group = getattr(self.provisioner, "pgid", None)
+        if group and group != os.getpgrp():
+            kill_group(group)
 
 
 async def poll_in_slices(get_msg: Any, timeout: float | None = None) -> dict[str, Any]:
@@ -83,7 +95,10 @@ class StudyClient(PapermillNotebookClient):
 
     def start_new_kernel_client(self, **options: Any) -> Any:
         """Connect to the kernel and make this connection's waits sliced; other clients are untouched."""
-        client = super().start_new_kernel_client(**options)
+        try:
+            client = super().start_new_kernel_client(**options)
+        except RuntimeError as error:  # of jupyter_client, for a kernel that ends or is silent before its first reply
+            raise NeverBegan(str(error).strip().splitlines()[0], LESS_MEMORY, exit_code=1) from error
         for channel in (client.shell_channel, client.iopub_channel):
             channel.get_msg = partial(poll_in_slices, channel.get_msg)
         return client
@@ -121,10 +136,14 @@ class StudyEngine(NBClientEngine):
             **wanted,
         )
         client.owns_km = True  # so that the client stops the kernel, whatever happens
-        with tempfile.TemporaryDirectory(prefix="study-") as folder:
-            if os.name == "posix" and len(folder) < MAX_SOCKET_PATH:
-                kernel.use_socket_files(Path(folder))
-            return client.execute(**({"env": env} if env else {}))
+        with scratch_folder() as folder:
+            kernel.connection_file = str(folder / "kernel.json")
+            if os.name == "posix" and len(str(folder)) < MAX_SOCKET_PATH:
+                kernel.use_socket_files(folder)
+            try:
+                return client.execute(**({"env": env} if env else {}))
+            finally:
+                kernel.end_group()
 
 
 papermill_engines.register(ENGINE, StudyEngine)
@@ -226,21 +245,10 @@ def execute(
     output = run_dir / "notebook.ipynb"
     progress = Progress(notebook.stem, total, stream)
     kills = memory_kills()
+    options = {"execution_timeout": timeout, "env": kernel_environment(run_dir, model), "on_cell_start": progress.cell}
     try:
         with termination_as_interrupt(), disk_errors(output):
-            execute_notebook(
-                notebook,
-                output,
-                parameters,
-                engine_name=ENGINE,
-                kernel_name="python3",
-                progress_bar=False,
-                cwd=notebook.parent,
-                execution_timeout=timeout,
-                env=kernel_environment(run_dir, model),
-                prewarmed=prewarmed,
-                on_cell_start=progress.cell,
-            )
+            execute_in_turn(notebook, output, parameters, PREWARMED_FIRST if prewarmed else PLAIN_ONLY, options)
     except PapermillExecutionError as error:
         lines = [line.strip() for line in error.evalue.splitlines() if line.strip()]
         said = cut(f"{error.ename}: {' / '.join(lines[-3:])}" if lines else error.ename)
@@ -259,3 +267,30 @@ def execute(
     finally:
         progress.close()
     return time.monotonic() - progress.start
+
+
+def execute_in_turn(
+    notebook: Path, output: Path, parameters: dict[str, Any], kernels: Sequence[bool], options: dict[str, Any]
+) -> None:
+    """Execute a notebook in a kernel that answers; `kernels` say for each try whether it is a prewarmed one.
+
+    A kernel that ends before it answers has executed nothing, so that another can take its place.
+    """
+    for number, prewarmed in enumerate(kernels, start=1):
+        try:
+            execute_notebook(
+                notebook,
+                output,
+                parameters,
+                engine_name=ENGINE,
+                kernel_name="python3",
+                language="python",  # a notebook may name neither kernel nor language
+                progress_bar=False,
+                cwd=notebook.parent,
+                prewarmed=prewarmed,
+                **options,
+            )
+            return
+        except NeverBegan:
+            if number == len(kernels):
+                raise

@@ -5,8 +5,11 @@ import io
 import itertools
 import json
 import math
+import os
 import random
+import stat
 import statistics
+import subprocess
 
 import pytest
 from made_up_runs import CLAIMS, make_run, params
@@ -14,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from studylib.cli.main import app
+from studylib.cli.results import write_output
 from studylib.errors import StudyError
 from studylib.reports import records, results
 from studylib.reports.sweep_figure import mean_interval, sweep_figure, t_quantile
