@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +39,23 @@ def read_once(read: Callable[[Path], Read]) -> Callable[[Path], Read]:
     return reading
 
 
+def open_standard_files() -> None:
+    """Open those of the files 0, 1 and 2 that a shell has closed (`study run >&-`), on nothing.
+
+    Another file that took such a number would be taken for input, output or errors by every process started here.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - as long as the process
+
+
 def read_regular(path: Path) -> bytes:
     """Read a file whole. A pipe, a device or a socket is refused with a StudyError: reading it could wait for ever.
 
@@ -50,15 +68,24 @@ def read_regular(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def read_json(path: Path, remedy: str) -> Any:
-    """Read a JSON file; StudyError says in one line what is wrong with it, and the `remedy`."""
+def read_text(path: Path, remedy: str) -> str:
+    """Read a text file; StudyError says in one line why it cannot be read, and the `remedy`."""
     try:
-        return json.loads(read_regular(path).decode("utf-8"))
+        return read_regular(path).decode("utf-8")
     except OSError as error:
         raise StudyError(f"{path} could not be read: {error.strerror}", remedy) from error
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path} is no UTF-8 text: {error}", remedy) from error
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """Read a JSON file; StudyError says in one line what is wrong with it, and the `remedy`."""
+    text = read_text(path, remedy)
+    try:
+        return json.loads(text)
     except RecursionError as error:
         raise StudyError(f"{path} is not readable: its brackets nest too deep", remedy) from error
-    except ValueError as error:  # also of a number with thousands of digits, and of bytes that are no text
+    except ValueError as error:  # also of a number with thousands of digits
         raise StudyError(f"{path} is not valid JSON: {error}", remedy) from error
 
 

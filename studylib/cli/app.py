@@ -1,5 +1,6 @@
 """The application behind the command `study`: how errors are shown, and the words its commands share."""
 
+import io
 import sys
 import traceback
 from typing import Annotated, Any
@@ -8,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from studylib.errors import StudyError
+from studylib.files import open_standard_files
 from studylib.workspace import written_papers
 
 
@@ -16,8 +18,16 @@ class StudyGroup(TyperGroup):
 
     def main(self, args: list[str] | None = None, **options: Any) -> Any:
         """Run the command line."""
+        open_standard_files()
+        for stream in (sys.stdout, sys.stderr):  # a letter that a terminal cannot show must not end a command
+            if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+                stream.reconfigure(errors="backslashreplace")
         given = list(sys.argv[1:] if args is None else args)
         self.debug = "--debug" in given
+        for word in given:
+            if any("\ud800" <= letter <= "\udfff" for letter in word):
+                self.report(f"{word!r} is not valid UTF-8. Write it in another encoding, or rename that file")
+                raise SystemExit(2)
         return super().main(args=[word for word in given if word != "--debug"], **options)
 
     def invoke(self, ctx: Any) -> Any:
@@ -41,7 +51,8 @@ class StudyGroup(TyperGroup):
         """Print the error line, after the traceback if it was asked for."""
         if self.debug:
             traceback.print_exc()
-        typer.echo(f"error: {line}", err=True)
+        shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in " ".join(line.split()))
+        typer.echo(f"error: {shown}", err=True)
 
 
 def _some_paper() -> str:

@@ -6,7 +6,6 @@ import platform
 import shutil
 import socket
 import sys
-import tomllib
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from studylib.errors import StudyError
-from studylib.evidence.card import load_card
+from studylib.evidence.card import load_card, read_toml
 from studylib.evidence.paper import load_presets
 from studylib.models import files
 from studylib.running.kernels.rendezvous import Unavailable, private_folder
@@ -76,12 +75,16 @@ def packages(pyproject: Path) -> Iterator[Finding]:
     if not pyproject.is_file():
         yield Finding("warn", "packages", f"{pyproject} is absent, so versions were not compared")
         return
-    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    wanted = {text: "fail" for text in project["dependencies"]}
-    wanted |= {text: "warn" for text in project["optional-dependencies"]["test"]}
+    try:
+        project = read_toml(pyproject)["project"]
+        wanted = {Requirement(text): "fail" for text in project["dependencies"]}
+        wanted |= {Requirement(text): "warn" for text in project["optional-dependencies"]["test"]}
+    except (StudyError, KeyError, TypeError, AttributeError, ValueError) as error:
+        yield Finding("fail", "packages", f"{pyproject} does not say what is needed: {error}", "Restore that file")
+        return
     right = 0
-    for text, state in wanted.items():
-        requirement = Requirement(text)
+    for requirement, state in wanted.items():
+        text = str(requirement)
         remedy = f"pip install '{text}'"
         try:
             version = importlib.metadata.version(requirement.name)

@@ -19,12 +19,13 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from papermill.execute import execute_notebook
-from tqdm import tqdm
 from traitlets import default
 
 from studylib.errors import StudyError, cut
 from studylib.files import disk_errors
 from studylib.running.kernels.watch import kill_group
+from studylib.running.notebook import read_notebook
+from studylib.running.progress import Progress
 from studylib.running.scratch import scratch_folder
 from studylib.workspace import import_paths, runs_folder
 
@@ -149,38 +150,6 @@ class StudyEngine(NBClientEngine):
 papermill_engines.register(ENGINE, StudyEngine)
 
 
-class Progress:
-    """Counts the code cells begun: a bar on a terminal, one line per cell in a log, or nothing."""
-
-    def __init__(self, label: str, total: int, stream: TextIO | None) -> None:
-        self.label, self.total, self.stream = label, total, stream
-        self.begun, self.start = 0, time.monotonic()
-        on_terminal = stream is not None and stream.isatty()
-        self.bar = (
-            tqdm(total=total, desc=label, unit="cell", file=stream, leave=False) if on_terminal else None
-        )
-
-    def cell(self, cell: Any, **_: Any) -> None:
-        """Count one more cell as begun, unless it holds no code."""
-        if cell.cell_type != "code" or not cell.source.strip():
-            return
-        self.begun += 1
-        if self.bar is not None:
-            self.bar.update(1)
-        elif self.stream is not None:
-            seconds = time.monotonic() - self.start
-            print(
-                f"{self.label}: cell {self.begun} of {self.total}, {seconds:.1f} s",
-                file=self.stream,
-                flush=True,
-            )
-
-    def close(self) -> None:
-        """Remove the bar."""
-        if self.bar is not None:
-            self.bar.close()
-
-
 def kernel_environment(run_dir: Path, model: Any) -> dict[str, str]:
     """Return the kernel's environment: where to record, where studylib and papers are, quiet libraries.
 
@@ -240,7 +209,7 @@ def execute(
     plain, runs in the notebook's folder and is stopped whatever happens. StudyError says which cell failed, ran
     too long or lost its kernel; what was executed up to there stays in `run_dir`.
     """
-    cells = nbformat.read(notebook, 4).cells
+    cells = whole_notebook(notebook).cells
     total = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells) + bool(parameters)
     output = run_dir / "notebook.ipynb"
     progress = Progress(notebook.stem, total, stream)
@@ -267,6 +236,18 @@ def execute(
     finally:
         progress.close()
     return time.monotonic() - progress.start
+
+
+def whole_notebook(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook that nbformat's own rules allow; StudyError says which one is broken."""
+    read_notebook(path)
+    try:
+        notebook = nbformat.read(path, 4)
+        nbformat.validate(notebook)
+    except (nbformat.ValidationError, ValueError, KeyError, AttributeError, TypeError) as error:
+        said = cut(str(error).strip().partition("\n")[0])
+        raise StudyError(f"{path} is not a notebook: {said}", "Restore the file") from error
+    return notebook
 
 
 def execute_in_turn(

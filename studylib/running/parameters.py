@@ -10,16 +10,17 @@ from typing import Annotated, Any, Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from studylib.errors import StudyError, nearest
+from studylib.errors import StudyError, cut, nearest
 from studylib.evidence.card import Card, Knob, load_card
 from studylib.evidence.paper import load_presets
-from studylib.files import read_once
+from studylib.files import given_path, read_once
 from studylib.running.notebook import notebook_code
 from studylib.workspace import notebook_path
 
 TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
 NONE = ("none", "null")
+BIGGEST = 2**63  # a record holds 64 bits
 _models: dict[str, tuple[dict[str, "Parameter"], Card, type[BaseModel]]] = {}  # slug -> made from, made
 
 
@@ -98,6 +99,7 @@ def _build_model(slug: str, parameters: dict[str, Parameter], knobs: dict[str, K
     fields: dict[str, Any] = {}
     for name, parameter in parameters.items():
         knob = knobs.get(name, Knob())
+        _check_knob(slug, parameter, knob)
         kind: Any = Literal[tuple(knob.choices)] if knob.choices else parameter.type
         if knob.min is not None or knob.max is not None:
             kind = Annotated[kind, Field(ge=knob.min, le=knob.max)]
@@ -109,6 +111,19 @@ def _build_model(slug: str, parameters: dict[str, Parameter], knobs: dict[str, K
         extra="forbid", strict=True, frozen=True, validate_default=True, protected_namespaces=()
     )
     return create_model(f"{slug}_parameters", __config__=config, **fields)
+
+
+def _check_knob(slug: str, parameter: Parameter, knob: Knob) -> None:
+    """StudyError where a card's range or choices do not fit the parameter's type or its default."""
+    numeric = parameter.type in (int, float)
+    others = [choice for choice in knob.choices or () if type(choice) is not parameter.type]
+    fault = ""
+    if not numeric and (knob.min is not None or knob.max is not None):
+        fault = f"a range, but takes {parameter.described}"
+    elif others:
+        fault = f"the choice {others[0]!r}, but takes {parameter.described}"
+    if fault:
+        raise StudyError(f"papers/{slug}/card.toml gives {parameter.name} {fault}", "Mend that knob")
 
 
 class Checks:
@@ -127,6 +142,9 @@ class Checks:
         at once.
         """
         known = self.parameters
+        huge = [name for name, value in given.items() if _is_int(value) and abs(value) >= BIGGEST]
+        if huge:
+            raise StudyError(f"{', '.join(huge)}: beyond 64 bits, more than a record holds", "Give smaller numbers")
         given = {
             name: float(value) if _is_int(value) and name in known and known[name].type is float else value
             for name, value in given.items()
@@ -140,7 +158,7 @@ class Checks:
                 cause, remedy = _explain(name, fault["input"], known, self.knobs.get(name, Knob()), self.slug)
                 faults.append(cause)
                 remedies.append(remedy)
-            raise StudyError("; ".join(dict.fromkeys(faults)), "; ".join(dict.fromkeys(remedies))) from error
+            raise StudyError(cut("; ".join(dict.fromkeys(faults))), cut("; ".join(dict.fromkeys(remedies)))) from error
 
     def absolute_folders(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return the values with folders as absolute paths, seen from where the user stands: a kernel runs elsewhere.
@@ -150,7 +168,7 @@ class Checks:
         found = dict(values)
         for name, knob in self.knobs.items():
             if knob.folder and isinstance(found.get(name), str) and found[name]:
-                folder = Path(found[name]).expanduser().resolve()
+                folder = given_path(found[name]).resolve()
                 if not folder.is_dir():
                     raise StudyError(f"{name}: {folder} is no folder", "Relative paths begin where you stand")
                 found[name] = str(folder)
@@ -170,16 +188,22 @@ def parse_assignments(slug: str, assignments: Sequence[str]) -> dict[str, Any]:
     """
     parameters = read_parameters(notebook_path(slug))
     values: dict[str, Any] = {}
+    faults: list[StudyError] = []
     for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        name = name.strip()
-        if not equals:
-            raise StudyError(f"-p {assignment} has no value", "Write -p name=value")
-        if name in values:
-            raise StudyError(f"{name} is given twice", "Keep one of the two")
-        if name not in parameters:
-            raise StudyError(*_unknown(name, parameters, slug))
-        values[name] = _parse(parameters[name], text.strip())
+        name, equals, text = (part.strip() for part in assignment.partition("="))
+        try:
+            if not equals:
+                raise StudyError(f"-p {cut(assignment)} has no value", "Write -p name=value")
+            if name in values:
+                raise StudyError(f"{name} is given twice", "Keep one of the two")
+            if name not in parameters:
+                raise StudyError(*_unknown(name, parameters, slug))
+            values[name] = _parse(parameters[name], text)
+        except StudyError as error:
+            faults.append(error)
+    if faults:
+        causes, remedies = ([getattr(fault, part) for fault in faults] for part in ("cause", "remedy"))
+        raise StudyError("; ".join(dict.fromkeys(causes)), "; ".join(dict.fromkeys(remedies)))
     return values
 
 
@@ -224,12 +248,12 @@ def _parse(parameter: Parameter, text: str) -> Any:
         return text
     if parameter.type is bool and word in TRUE + FALSE:
         return word in TRUE
-    if parameter.type is int and re.fullmatch(r"[+-]?\d+", text):
+    if parameter.type is int and re.fullmatch(r"[+-]?\d{1,400}", text):
         return int(text)
     if parameter.type is float and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
         return float(text)
     raise StudyError(
-        f"{parameter.name} takes {parameter.described}, not {text!r}", f"Its default is {parameter.default}"
+        f"{parameter.name} takes {parameter.described}, not {cut(repr(text))}", f"Its default is {parameter.default}"
     )
 
 
@@ -250,6 +274,8 @@ def _explain(
     if knob.choices:
         return f"{name} is one of {', '.join(map(str, knob.choices))}, not {value!r}", default
     low, high = knob.min, knob.max
+    if low is None and high is None:
+        return f"{name} takes {parameter.described}, not {value!r}", default
     if high is None:
         return f"{name} is at least {low:g}, not {value!r}", default
     if low is None:

@@ -14,6 +14,7 @@ import sys
 import zlib
 from typing import NoReturn
 
+from studylib.files import open_standard_files
 from studylib.running.kernels.rendezvous import Unavailable, connect, private_folder, receive, send
 from studylib.running.kernels.watch import LOOK_SECONDS, client, kill_group, lives, remove_folder
 
@@ -23,6 +24,7 @@ PLAIN = [sys.executable, "-m", "studylib.running.kernels.plain"]
 def main(arguments: list[str]) -> NoReturn:
     """Start a kernel with ipykernel's own arguments and end when it ends."""
     owner = client()
+    open_standard_files()
     try:
         connection = connect(dict(os.environ))
         pid = ask(connection, arguments)

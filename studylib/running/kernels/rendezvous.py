@@ -21,6 +21,7 @@ from typing import Any
 PACKAGE = Path(__file__).resolve().parents[2]
 TEMPLATE = "studylib.running.kernels.template"
 START_SECONDS = 40.0  # it takes six on an idle machine; clients give a kernel sixty to start
+MAX_PATH, SOCKET = 100, f"{'0' * 16}.socket"  # bytes that the path of a socket may have; a name as long as any
 ENDINGS = (".socket", ".pid", ".log", ".lock")  # of the files of one template
 REQUEST_BYTES = 16 << 20  # an environment of this size is a mistake
 # variables that are read when a library is imported: kernels that differ in one of them need different templates
@@ -38,8 +39,12 @@ class Unavailable(Exception):
 
 def private_folder() -> Path:
     """This user's folder for sockets, made if need be; Unavailable if another could write to it."""
-    home = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    folder = Path(home) / f"study-kernels-{os.getuid()}"
+    homes = [os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), "/tmp"]
+    folders = [Path(home).absolute() / f"study-kernels-{os.getuid()}" for home in homes]
+    short = [folder for folder in folders if len(os.fsencode(folder / SOCKET)) <= MAX_PATH]
+    if not short:
+        raise Unavailable(f"{folders[0]} is too long a path for a socket")
+    folder = short[0]
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     status = folder.lstat()
@@ -136,7 +141,7 @@ def is_template(born: Path) -> bool:
     """Whether the process whose number is in this file lives and is a template."""
     try:
         words = Path("/proc", born.read_text(), "cmdline").read_bytes().split(b"\0")
-    except OSError:
+    except (OSError, ValueError):  # no process, or no number
         return False
     return TEMPLATE.encode() in words  # a dead child that nobody has waited for has no words
 

@@ -21,8 +21,9 @@ def client() -> int | None:
     Jupyter's managers say their number in the environment. Where they died as this process started, its parent is
     another by now, and watching that one would keep the kernel for ever.
     """
-    parent, said = os.getppid(), int(os.environ.get("JPY_PARENT_PID") or 0)
-    return parent if said in (0, parent) or said in ancestors(parent) else None
+    parent, said = os.getppid(), os.environ.get("JPY_PARENT_PID", "0")
+    known = not said.isdecimal() or int(said) == 0 or int(said) in ancestors(parent)
+    return parent if known or int(said) == parent else None
 
 
 def ancestors(pid: int) -> list[int]:
