@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from studylib import __version__
 from studylib.errors import StudyError
 from studylib.files import open_standard_files
-from studylib.workspace import written_papers
+from studylib.workspace import find_root, paper_folder, written_papers
 
 
 class StudyGroup(TyperGroup):
@@ -79,8 +80,30 @@ Slugs = Annotated[
 Timeout = Annotated[int, typer.Option(min=1, help="Seconds one cell may run.")]
 
 
+def need_paper(slug: str) -> None:
+    """StudyError for a paper that is not written; it says so of one that is planned."""
+    from studylib.evidence.course import course
+
+    planned = next((entry for entry in course() if entry.slug == slug and not entry.written), None)
+    if planned is None:
+        paper_folder(slug)
+        return
+    remedy = f"Written so far: {', '.join(written_papers()) or 'none'}; `study new {slug}` starts it"
+    raise StudyError(f"{slug} is planned: {planned.title} ({planned.year}) has no notebook yet", remedy)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and the workspace, then end."""
+    if wanted:
+        typer.echo(f"study {__version__}, workspace {find_root()}")
+        raise typer.Exit
+
+
 @app.callback()
 def study(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show version and workspace.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Read, run, change and measure papers on diffusion models."""

@@ -17,13 +17,15 @@ from packaging.requirements import Requirement
 from studylib.errors import StudyError
 from studylib.evidence.card import load_card, read_toml
 from studylib.evidence.paper import load_presets
+from studylib.files import disk_errors
 from studylib.models import files
 from studylib.running.kernels.rendezvous import Unavailable, private_folder
 from studylib.running.parameters import check_parameters
-from studylib.workspace import find_root, written_papers
+from studylib.workspace import find_root, kernelspec_path, written_papers
 
 NEEDED_MIB = 3 * 1024  # what a notebook may use on the tiny world
 HUB_SECONDS = 2.0
+PREWARMED = "study"  # the kernelspec's name
 TESTED_PYTHON = (3, 11)
 
 
@@ -54,6 +56,7 @@ def examine() -> Iterator[Finding]:
     yield from papers()
     yield devices()
     yield kernels()
+    yield kernelspec()
     yield memory()
     yield disk(root)
     yield browser()
@@ -160,6 +163,26 @@ def kernels() -> Finding:
         return Finding("warn", "kernels", f"plain: {error}", remedy)
     count = len(list(folder.glob("*.socket")))
     return Finding("ok", "kernels", f"prewarmed, {count} waiting in {folder}")
+
+
+def kernelspec() -> Finding:
+    """Tell whether any Jupyter program of this environment finds the kernel `study` by its name."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    found = KernelSpecManager().find_kernel_specs().get(PREWARMED)
+    if found is None:
+        seen = f"papermill and others do not find the kernel `{PREWARMED}`; `study` and `study lab` do"
+        return Finding("warn", "kernelspec", seen, "study doctor --fix installs it")
+    return Finding("ok", "kernelspec", found)
+
+
+def install_kernelspec() -> str:
+    """Put the kernelspec into this environment, for papermill, nbconvert, VS Code and others; return its folder."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    source = Path(kernelspec_path()["JUPYTER_PATH"].split(os.pathsep)[0]) / "kernels" / PREWARMED
+    with disk_errors(Path(sys.prefix)):
+        return KernelSpecManager().install_kernel_spec(str(source), PREWARMED, prefix=sys.prefix)
 
 
 def memory() -> Finding:

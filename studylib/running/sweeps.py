@@ -6,7 +6,9 @@ import contextlib
 import datetime
 import hashlib
 import json
+import math
 import os
+import statistics
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from typing import Any, Literal, TextIO
 from tqdm import tqdm
 
 from studylib.errors import StudyError
+from studylib.evidence.paper import load_results
 from studylib.files import write_atomically
 from studylib.running.fingerprint import Identity, weight_hashes
 from studylib.running.grid import check_size, expand
@@ -111,8 +114,8 @@ def plan(slug: str, grid: dict[str, list[Any]], fixed: dict[str, Any], preset: s
     weights = {model: weight_hashes(slug, model) for model in {values.get("model") for _, values in checked}}
     for number, (given, values) in enumerate(checked, start=1):
         point = Point(number, given, identity.run_id(values, weights[values.get("model")]))
-        if known_record(home / point.run_id, values, None):
-            point.state = "done"
+        if record := known_record(home / point.run_id, values, None):
+            point.state, point.seconds = "done", record["seconds"]
         sweep.points.append(point)
     return sweep
 
@@ -137,6 +140,10 @@ def run_sweep(
         engine,  # once, for all workers that are forked from this process; it takes a second and a half
     )
 
+    if not sweep.missing():  # no worker, no cluster
+        SweepProgress(sweep, stream).close()
+        sweep.save()
+        return sweep
     by_number = {point.number: point for point in sweep.points}
 
     def call(point: Point) -> tuple[int, Callable[..., Any], tuple[Any, ...]]:
@@ -169,6 +176,20 @@ def run_sweep(
         progress.close()
         sweep.save()
     return sweep
+
+
+def estimate(sweep: Sweep, jobs: int) -> str:
+    """Say how long the missing points of a sweep will take, by what finished ones took, else by the rendered notebook;
+    nothing where nothing is known."""
+    missing = len(sweep.missing())
+    times = [point.seconds for point in sweep.points if point.state == "done" and point.seconds]
+    results = load_results(sweep.slug) or {}
+    seconds = statistics.median(times) if times else results.get("seconds")
+    if not missing or not isinstance(seconds, int | float):
+        return ""
+    minutes = seconds * math.ceil(missing / jobs) / 60
+    source = "a point that is done" if times else "the rendered notebook"
+    return f", about {max(1, round(minutes))} minutes with --jobs {jobs} (as {source} took {seconds:.0f} s)"
 
 
 def run_point(

@@ -112,6 +112,18 @@ def test_dry_run_lists_the_points(workspace):
     assert not (workspace / "runs" / "mini").exists()
 
 
+def test_a_dry_run_says_how_long(workspace):
+    """Minutes decide whether a grid is started; they come from what points took that are done."""
+    assert sweeps.estimate(plan("steps=1..3"), 2) == ""
+    results = {"claims": {}, "metrics": {}, "seconds": 120}
+    (workspace / "papers" / "mini" / "results.json").write_text(json.dumps(results))
+    said = sweeps.estimate(plan("steps=1..3"), 2)
+    assert "about 4 minutes with --jobs 2 (as the rendered notebook took 120 s)" in said
+    known = plan("steps=1..3")
+    known.points[0].state, known.points[0].seconds = "done", 30.0
+    assert "about 1 minutes with --jobs 1 (as a point that is done took 30 s)" in sweeps.estimate(known, 1)
+
+
 def test_a_kernel_killed_by_the_system_is_tried_again(workspace):
     """Memory may be short for a moment only; an error of the notebook itself would only repeat."""
     died = workspace / "died"
