@@ -49,9 +49,10 @@ def open_standard_files() -> None:
             os.fstat(number)
         except OSError:
             null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, number, inheritable=True)
             if null != number:
-                os.dup2(null, number)
                 os.close(null)
+            os.set_inheritable(number, True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - as long as the process
 
@@ -115,7 +116,8 @@ def given_path(text: str | Path) -> Path:
     """Return a path that somebody typed, absolute and with `~` spelled out; StudyError for one that cannot exist."""
     try:
         path = Path(text).expanduser().absolute()
-        path.exists()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.stat()
     except (RuntimeError, ValueError, OSError) as error:  # an unknown user, a NUL, a name of a thousand letters
         said = error.strerror if isinstance(error, OSError) else error
         raise StudyError(f"{cut(repr(str(text)))} is no path: {said}", "Give another one") from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -21,7 +23,7 @@ from studylib.workspace import find_root, runs_folder
 LEFT_HERE = (".git", ".venv", "runs", "**/__pycache__", "**/.ipynb_checkpoints", "*.part")  # not sent to the cluster
 MAX_TRIES = 3  # more for a point whose node or worker was lost
 MAX_IN_FLIGHT = 1000  # tasks that Ray holds at a time
-ANSWER_SECONDS = 25  # for a cluster to say that it is there
+PORT_SECONDS, ANSWER_SECONDS = 10, 60  # for a port to open, and for a cluster to say that it is there
 GONE_SECONDS = 30.0  # for tasks to be cancelled
 
 
@@ -36,6 +38,8 @@ def on_ray(address: str | None, *, gpus: float | None = None) -> Callable[[Calls
         import ray
     except ImportError as error:
         raise StudyError("Ray is not installed", "Install it: pip install -e '.[cluster]'") from error
+    if address is not None and importlib.util.find_spec("grpc") is None:
+        raise StudyError("Ray's client is not installed", "Install it: pip install -e '.[cluster]'")
 
     def run_calls(calls: Calls) -> Iterator[Ended]:
         mine = not ray.is_initialized()
@@ -55,16 +59,12 @@ def start(ray: Any, address: str | None) -> None:
     environment = {"working_dir": str(find_root()), "excludes": list(LEFT_HERE)}
     options = {"runtime_env": environment, "log_to_driver": False, "logging_level": "ERROR"}
     try:
-        if address is not None or answers("auto"):
-            if address is not None and not answers(address):
-                raise ConnectionError(f"no answer in {ANSWER_SECONDS} s")
+        if answers(address or "auto"):
             ray.init(address or "auto", **options)
         else:
             ray.init(include_dashboard=False, **options)
-    except (OSError, RuntimeError, ValueError, ImportError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
-        if "ray[client]" in str(error):
-            raise StudyError("Ray's client is not installed", "Install it: pip install -e '.[cluster]'") from error
         where = address or os.environ.get("RAY_ADDRESS") or "this machine"
         cause = f"no Ray cluster answers at {where}: {said[0]}"
         raise StudyError(cause, "Start one with `ray start --head`") from error
@@ -77,24 +77,24 @@ def restart(ray: Any, address: str | None) -> None:
 
 
 def answers(address: str) -> bool:
-    """Tell whether a cluster answers, by a process that can be ended: a dead address keeps `ray.init` for minutes.
+    """Tell whether a cluster answers. ConnectionError where one is named, by `address` or RAY_ADDRESS, and does not.
 
-    Where a cluster is asked for by RAY_ADDRESS, "auto" must answer: ConnectionError. ImportError without Ray's client.
+    A dead address keeps `ray.init` for minutes: first its port is tried, then a process that can be ended connects.
     """
+    named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    host, _, port = named.rpartition("://")[2].rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=PORT_SECONDS).close()
     script = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR', namespace='study')"
+    command = [sys.executable, "-c", script, address]
     try:
-        command = [sys.executable, "-c", script, address]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=ANSWER_SECONDS)
-        said = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        said = "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
     except subprocess.TimeoutExpired:
-        done, said = None, [f"no answer in {ANSWER_SECONDS} s"]
-    if done is not None and done.returncode == 0:
-        return True
-    if "ray[client]" in said[0]:
-        raise ImportError(said[0])
-    if address != "auto" or os.environ.get("RAY_ADDRESS"):
-        raise ConnectionError(said[0])
-    return False
+        said = f"no answer in {ANSWER_SECONDS} s"
+    if said and named:
+        raise ConnectionError(said)
+    return not said
 
 
 def submit(ray: Any, calls: Calls, gpus: float | None, again: Callable[[], None] | None = None) -> Iterator[Ended]:

@@ -35,6 +35,7 @@ MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")  # of Python, of torch
 LESS_MEMORY = "A smaller model, fewer pictures or other programs closed need less memory"
 PREWARMED_FIRST, PLAIN_ONLY = (True, True, False), (False, False)  # kinds of kernels, in the order they are tried
 MAX_SOCKET_PATH = 80  # of about 100 characters a socket file's path may have
+START_SECONDS = 180  # for a kernel to answer; on a busy machine its imports alone take a minute
 SLICE = 0.25  # seconds between looks at a socket whose wake-up may have been lost
 
 
@@ -269,6 +270,7 @@ def execute_in_turn(
                 progress_bar=False,
                 cwd=notebook.parent,
                 prewarmed=prewarmed,
+                start_timeout=START_SECONDS,
                 **options,
             )
             return

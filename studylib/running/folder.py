@@ -85,14 +85,14 @@ def replace_folder(part: Path, folder: Path) -> None:
 def keep_failed(error: StudyError, part: Path, failed: Path) -> StudyError:
     """Keep the notebook of a failed run for the reader; return an error of its kind with its path as a remedy.
 
-    A notebook that could not be written whole is not kept.
+    A notebook that could not be written whole is not kept, nor one of which nothing was executed.
     """
     notebook = part / "notebook.ipynb"
     try:
-        read_notebook(notebook)
+        begun = any(cell.get("execution_count") for cell in read_notebook(notebook)["cells"])
     except StudyError:
         return error
-    if isinstance(error, DiskError):
+    if isinstance(error, DiskError) or not begun:
         return error
     remove(failed)
     (part / OUTCOME).unlink(missing_ok=True)

@@ -202,6 +202,10 @@ def parse_assignments(slug: str, assignments: Sequence[str]) -> dict[str, Any]:
         except StudyError as error:
             faults.append(error)
     if faults:
+        try:  # the rest may be out of range
+            check_parameters(slug, values)
+        except StudyError as error:
+            faults.append(error)
         causes, remedies = ([getattr(fault, part) for fault in faults] for part in ("cause", "remedy"))
         raise StudyError("; ".join(dict.fromkeys(causes)), "; ".join(dict.fromkeys(remedies)))
     return values

@@ -23,7 +23,7 @@ from studylib.running.kernels import rendezvous
 from studylib.workspace import PACKAGE, kernelspec_path
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prewarmed kernels need Linux")
-SECONDS = 120  # for anything that may first have to start a template on a busy machine
+SECONDS = 180  # for anything that may first have to start a template on a busy machine
 
 
 @contextlib.contextmanager

@@ -112,6 +112,14 @@ def test_dry_run_lists_the_points(workspace):
     assert not (workspace / "runs" / "mini").exists()
 
 
+def test_nothing_starts_when_all_is_done(workspace):
+    """A cluster of many machines was started to find that it had nothing to do."""
+    sweep = plan("steps=1,2")
+    for point in sweep.points:
+        point.state = "done"
+    assert sweeps.run_sweep(sweep, run_calls=lambda calls: pytest.fail("started")).missing() == []
+
+
 def test_a_dry_run_says_how_long(workspace):
     """Minutes decide whether a grid is started; they come from what points took that are done."""
     assert sweeps.estimate(plan("steps=1..3"), 2) == ""

@@ -6,11 +6,13 @@ import os
 import sys
 import threading
 
+from studylib.files import open_standard_files
 from studylib.running.kernels.watch import client, end_with
 
 
 def main(arguments: list[str]) -> None:
     """Be a kernel with ipykernel's own arguments."""
+    open_standard_files()
     if sys.path[0] in ("", os.getcwd()):  # where `python -m` was called must not hide a library
         del sys.path[0]
     if os.name == "posix":

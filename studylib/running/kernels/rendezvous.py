@@ -20,7 +20,8 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[2]
 TEMPLATE = "studylib.running.kernels.template"
-START_SECONDS = 40.0  # it takes six on an idle machine; clients give a kernel sixty to start
+# a template takes six seconds on an idle machine; Jupyter's clients give a kernel sixty to start
+START_SECONDS = float(os.environ.get("STUDY_KERNELS_START", 40))
 MAX_PATH, SOCKET = 100, f"{'0' * 16}.socket"  # bytes that the path of a socket may have; a name as long as any
 ENDINGS = (".socket", ".pid", ".log", ".lock")  # of the files of one template
 REQUEST_BYTES = 16 << 20  # an environment of this size is a mistake
