@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from studylib.evidence.card import load_card
 from studylib.evidence.verdicts import FAILED, HELD, REVERSED, count_verdicts
 from studylib.reports.records import run_folders
-from studylib.running.records import ClaimFound
+from studylib.running.records import ClaimFound, read_run
 from studylib.running.runs import Run
 
 MOST = 6  # findings, and metrics, that are shown
@@ -18,7 +18,7 @@ def finished(slug: str, done: Run) -> Iterator[str]:
         yield "already run with this code, these weights and parameters; --force runs it again"
     yield f"{slug} {record['run_id']}: {record['seconds']:.1f} s, {record['peak_memory_mib']:.0f} MiB"
     yield f"claims: {count_verdicts(record['claims'])}"
-    yield from findings(slug, {id: ClaimFound.model_validate(claim) for id, claim in record["claims"].items()})
+    yield from findings(slug, read_run(done.folder).claims)
     for name, value in list(record["metrics"].items())[:MOST]:
         yield f"  {name} = {value:.4g}"
     if len(record["metrics"]) > MOST:

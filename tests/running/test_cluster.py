@@ -107,7 +107,7 @@ def test_no_cluster_is_one_clear_error(tmp_path, monkeypatch):
     said = "no Ray cluster answers at ray://127.0.0.1:9" if client else "Ray's client is not installed. .*cluster"
     with pytest.raises(StudyError, match=said):
         sweeps.run_sweep(plan, run_calls=cluster.on_ray("ray://127.0.0.1:9"))
-    assert records("mini") == [] and {p.state for p in plan.points} == {"stopped"}
+    assert records("mini") == [] and not {p.state for p in plan.points} & {"done", "failed"}
 
 
 def test_a_dead_address_is_not_waited_for(tmp_path, monkeypatch):
