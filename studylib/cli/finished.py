@@ -35,7 +35,7 @@ def findings(slug: str, found: dict[str, ClaimFound]) -> Iterator[str]:
     decided = [
         (found[claim.id], claim.sentence)
         for claim in load_card(slug).claims
-        if claim.id in found and found[claim.id].effect is not None
+        if claim.id in found and found[claim.id].interval is not None  # exact ones are tests of the code
     ]
     order = (REVERSED, FAILED, HELD)
     decided = sorted((one for one in decided if one[0].verdict in order), key=lambda one: order.index(one[0].verdict))

@@ -116,7 +116,7 @@ def test_run_reports_and_repeats_only_by_force(workspace):
     assert "already run" not in first.stdout and "already run" in again.stdout
     *_, record, after = first.stdout.splitlines()
     assert Path(record.removeprefix("record: ")).is_file() and after.startswith("next: study list mini")
-    assert "  held     +0.25  rises holds." in first.stdout
+    assert "  held     +0.5  rises holds." in first.stdout
     other = study("run", "mini", "-p", "steps=4").stdout.splitlines()[-1]
     assert re.fullmatch("next: study compare [0-9a-f]{12} [0-9a-f]{12}", other)
     assert study(*other.split()[2:]).exit_code == 0
