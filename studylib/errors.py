@@ -5,6 +5,8 @@ import functools
 from collections.abc import Iterable
 from typing import Any
 
+LONGEST = 4000  # letters of an error that is shown
+
 
 class StudyError(Exception):
     """Something a user can mend: a cause in one line and what to do about it.
@@ -21,6 +23,12 @@ class StudyError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Whole across processes: an exception's own way would lose the remedy and the exit code."""
         return functools.partial(type(self), exit_code=self.exit_code), (self.cause, self.remedy)
+
+
+def cut(text: str) -> str:
+    """Return a text for an error, without its middle where it is too long to be read."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} [...] {text[-half:]}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

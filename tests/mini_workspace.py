@@ -5,7 +5,7 @@ import textwrap
 from pathlib import Path
 
 from studylib.running.folder import RECORD as RECORD_FILE
-from studylib.running.runs import read_record
+from studylib.running.records import read_record
 from studylib.workspace import runs_folder
 
 CARD = """

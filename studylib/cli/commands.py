@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from studylib.cli.app import SOME_PAPER, Slug, Slugs, Timeout, app
+from studylib.cli.app import SOME_PAPER, Slug, Slugs, Timeout, app, need_paper
 from studylib.cli.saving import OPTION
 from studylib.errors import StudyError
-from studylib.workspace import find_root, import_paths, kernelspec_path, notebook_path, paper_folder, written_papers
+from studylib.workspace import find_root, import_paths, kernelspec_path, notebook_path, written_papers
 
 
 @app.command(epilog=f"Example: study run {SOME_PAPER} -p seed=3 -p num_inference_steps=20")
@@ -30,11 +30,11 @@ def run(
     plain: Annotated[bool, typer.Option("--plain", help="Start a plain kernel, not a prewarmed one.")] = False,
 ) -> None:
     """Run a paper's notebook with checked parameters and keep a record."""
-    from studylib.evidence.verdicts import count_verdicts
+    from studylib.cli.finished import finished
     from studylib.running import runs
     from studylib.running.parameters import parse_assignments
 
-    paper_folder(slug)
+    need_paper(slug)
     texts = list(parameter or [])
     if model is not None:
         texts.append(f"model={model}")
@@ -43,14 +43,8 @@ def run(
     done = runs.run(
         slug, given, preset=preset, timeout=timeout, force=force, prewarmed=prewarmed, stream=sys.stderr
     )
-    record = done.record
-    if not done.fresh:
-        typer.echo("already run with this code, these weights and parameters; --force runs it again")
-    typer.echo(f"{slug} {record['run_id']}: {record['seconds']:.1f} s, {record['peak_memory_mib']:.0f} MiB")
-    typer.echo(f"claims: {count_verdicts(record['claims'])}")
-    for name, value in record["metrics"].items():
-        typer.echo(f"  {name} = {value:.4g}")
-    typer.echo(str(done.folder / "record.json"))
+    for line in finished(slug, done):
+        typer.echo(line)
 
 
 @app.command(epilog=f"Example: study sweep {SOME_PAPER} -g seed=0..4 -g num_inference_steps=8,12 --jobs 2")
@@ -78,22 +72,24 @@ def sweep(
 ) -> None:
     """Run a notebook at every point of a grid; the same command again runs only what is missing."""
     from studylib.running import sweeps
+    from studylib.running.grid import parse_grid
     from studylib.running.parameters import parse_assignments
 
-    paper_folder(slug)
-    plan = sweeps.plan(slug, sweeps.parse_grid(slug, grid), parse_assignments(slug, parameter or []), preset)
+    need_paper(slug)
+    plan = sweeps.plan(slug, parse_grid(slug, grid), parse_assignments(slug, parameter or []), preset)
     if dry_run:
         for point in plan.points:
             typer.echo(f"{point.number:4}  {point.run_id}  {point.state:7}  {point.shown}")
-        typer.echo(f"{len(plan.points)} points, {len(plan.missing())} to run")
+        typer.echo(f"{len(plan.points)} points, {len(plan.missing())} to run{sweeps.estimate(plan, jobs)}")
         return
     options = {"jobs": jobs, "retries": retries, "timeout": timeout, "prewarmed": False if plain else None}
     if on != "here":
         if on != "ray" and not on.startswith("ray://"):
             raise StudyError(f"--on takes here, ray or ray://host:port, not {on!r}")
-        from studylib.running.cluster import on_ray
+        if plan.missing():
+            from studylib.running.cluster import on_ray
 
-        options["run_calls"] = on_ray(on if on.startswith("ray://") else None)
+            options["run_calls"] = on_ray(on if on.startswith("ray://") else None)
     try:
         sweeps.run_sweep(plan, stream=sys.stderr, **options)
     except KeyboardInterrupt as error:
@@ -137,6 +133,7 @@ def list_papers(
             table.add_row(*map(Text, (str(entry.order), entry.slug, str(entry.year), state, entry.one_line)))
         show_table(table)
         return
+    need_paper(slug)
     card = load_card(slug)
     typer.echo(f"{card.title} ({card.authors}, {card.year})\n{card.question}\n\nparameters")
     for name, parameter in read_parameters(notebook_path(slug)).items():
@@ -201,7 +198,7 @@ def reproduce(
     """Run a paper with its committed parameters again and say how far the numbers came back; exit 1 where not."""
     from studylib.reports.reproduce import reproduce as run_again
 
-    paper_folder(slug)
+    need_paper(slug)
     found = run_again(slug, timeout=timeout, force=force, stream=sys.stderr)
     found.show()
     raise typer.Exit(1 if found.outcome == "not equal" else 0)
@@ -226,18 +223,22 @@ def lab(
     slug: Annotated[str | None, typer.Argument(help="Open this paper's notebook.")] = None,
     browser: Annotated[bool, typer.Option(help="Open a browser; without it the address is printed.")] = True,
 ) -> None:
-    """Start JupyterLab on the notebooks; words after -- are handed on to it."""
+    """Start JupyterLab on a notebook, or on the map of the course; words after -- are handed on to it."""
+    from studylib.running.render import INDEX
+
     extra = list(context.args)
     if slug is not None and slug.startswith("-"):  # `study lab -- --option` names no paper
         extra, slug = [slug, *extra], None
     command = [sys.executable, "-m", "jupyterlab", *([] if browser else ["--no-browser"])]
     if slug is not None:
-        paper_folder(slug)
-        command.append(notebook_path(slug).name)
+        need_paper(slug)
+        command.append(f"notebooks/{slug}.ipynb")
+    elif notebook_path(INDEX).is_file():
+        command.append(f"notebooks/{INDEX}.ipynb")
     command.append(OPTION)
     folder = find_root() / "notebooks"
     folder.mkdir(exist_ok=True)
-    os.chdir(folder)
+    os.chdir(folder.parent)  # so that notes, cards and results beside the notebooks can be opened as well
     os.execve(
         sys.executable, [*command, *extra], os.environ | import_paths() | kernelspec_path()
     )  # so that Ctrl-C is JupyterLab's own
@@ -257,10 +258,16 @@ def new(
 
 
 @app.command(epilog="Example: study doctor")
-def doctor() -> None:
+def doctor(
+    fix: Annotated[
+        bool, typer.Option("--fix", help="First install the kernel `study` for all Jupyter programs of this Python.")
+    ] = False,
+) -> None:
     """Check Python, packages, weights, devices, memory and the network, each with its remedy."""
-    from studylib.cli.doctor import examine
+    from studylib.cli.doctor import examine, install_kernelspec
 
+    if fix:
+        typer.echo(f"installed {install_kernelspec()}")
     failed = False
     for finding in examine():
         typer.echo(str(finding))

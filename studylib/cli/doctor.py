@@ -6,7 +6,6 @@ import platform
 import shutil
 import socket
 import sys
-import tomllib
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,15 +15,17 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from studylib.errors import StudyError
-from studylib.evidence.card import load_card
+from studylib.evidence.card import load_card, read_toml
 from studylib.evidence.paper import load_presets
+from studylib.files import disk_errors
 from studylib.models import files
 from studylib.running.kernels.rendezvous import Unavailable, private_folder
 from studylib.running.parameters import check_parameters
-from studylib.workspace import find_root, written_papers
+from studylib.workspace import find_root, kernelspec_path, written_papers
 
 NEEDED_MIB = 3 * 1024  # what a notebook may use on the tiny world
 HUB_SECONDS = 2.0
+PREWARMED = "study"  # the kernelspec's name
 TESTED_PYTHON = (3, 11)
 
 
@@ -55,6 +56,7 @@ def examine() -> Iterator[Finding]:
     yield from papers()
     yield devices()
     yield kernels()
+    yield kernelspec()
     yield memory()
     yield disk(root)
     yield browser()
@@ -76,12 +78,16 @@ def packages(pyproject: Path) -> Iterator[Finding]:
     if not pyproject.is_file():
         yield Finding("warn", "packages", f"{pyproject} is absent, so versions were not compared")
         return
-    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    wanted = {text: "fail" for text in project["dependencies"]}
-    wanted |= {text: "warn" for text in project["optional-dependencies"]["test"]}
+    try:
+        project = read_toml(pyproject)["project"]
+        wanted = {Requirement(text): "fail" for text in project["dependencies"]}
+        wanted |= {Requirement(text): "warn" for text in project["optional-dependencies"]["test"]}
+    except (StudyError, KeyError, TypeError, AttributeError, ValueError) as error:
+        yield Finding("fail", "packages", f"{pyproject} does not say what is needed: {error}", "Restore that file")
+        return
     right = 0
-    for text, state in wanted.items():
-        requirement = Requirement(text)
+    for requirement, state in wanted.items():
+        text = str(requirement)
         remedy = f"pip install '{text}'"
         try:
             version = importlib.metadata.version(requirement.name)
@@ -157,6 +163,26 @@ def kernels() -> Finding:
         return Finding("warn", "kernels", f"plain: {error}", remedy)
     count = len(list(folder.glob("*.socket")))
     return Finding("ok", "kernels", f"prewarmed, {count} waiting in {folder}")
+
+
+def kernelspec() -> Finding:
+    """Tell whether any Jupyter program of this environment finds the kernel `study` by its name."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    found = KernelSpecManager().find_kernel_specs().get(PREWARMED)
+    if found is None:
+        seen = f"papermill and others do not find the kernel `{PREWARMED}`; `study` and `study lab` do"
+        return Finding("warn", "kernelspec", seen, "study doctor --fix installs it")
+    return Finding("ok", "kernelspec", found)
+
+
+def install_kernelspec() -> str:
+    """Put the kernelspec into this environment, for papermill, nbconvert, VS Code and others; return its folder."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    source = Path(kernelspec_path()["JUPYTER_PATH"].split(os.pathsep)[0]) / "kernels" / PREWARMED
+    with disk_errors(Path(sys.prefix)):
+        return KernelSpecManager().install_kernel_spec(str(source), PREWARMED, prefix=sys.prefix)
 
 
 def memory() -> Finding:

@@ -9,7 +9,7 @@ from typing import Any
 from studylib.errors import StudyError
 from studylib.evidence.card import strange_letters
 from studylib.evidence.course import course
-from studylib.files import write_atomically
+from studylib.files import remove, write_atomically
 from studylib.workspace import find_root
 
 TEMPLATE = Path(__file__).resolve().parent / "template"
@@ -55,11 +55,23 @@ def create(slug: str, title: str) -> list[Path]:
         "ARXIV": row.arxiv if row else "",
         "ORDER": str(row.order if row else len(course()) + 1),
     }
-    for name, path in targets.items():
-        write_atomically(path, fill((TEMPLATE / name).read_text(encoding="utf-8"), words))
+    texts = {path: fill((TEMPLATE / name).read_text(encoding="utf-8"), words) for name, path in targets.items()}
     cells = to_cells(fill((TEMPLATE / "notebook.py.txt").read_text(encoding="utf-8"), words))
-    write_atomically(notebook, json.dumps(as_notebook(cells), indent=1, ensure_ascii=False) + "\n")
-    return [*targets.values(), notebook]
+    texts[notebook] = json.dumps(as_notebook(cells), indent=1, ensure_ascii=False) + "\n"
+    write_all(texts)
+    return list(texts)
+
+
+def write_all(texts: dict[Path, str]) -> None:
+    """Write all files or, where one cannot be written, none: half a paper would be in the way of the next try."""
+    fresh = [folder for folder in dict.fromkeys(path.parent for path in texts) if not folder.exists()]
+    try:
+        for path, text in texts.items():
+            write_atomically(path, text)
+    except BaseException:
+        for path in (*texts, *fresh):
+            remove(path)
+        raise
 
 
 def fill(text: str, words: dict[str, str]) -> str:

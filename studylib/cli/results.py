@@ -5,10 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from studylib.cli.app import SOME_PAPER, Slug, Slugs, app
+from studylib.cli.app import SOME_PAPER, Slug, Slugs, app, need_paper
 from studylib.errors import StudyError
-from studylib.files import write_atomically
-from studylib.workspace import paper_folder
+from studylib.files import disk_errors, given_path, write_atomically
 
 FIGURE_FORMATS = ("webp", "png", "svg", "pdf")
 
@@ -25,6 +24,7 @@ def results(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     md: Annotated[bool, typer.Option("--md", help="Print a Markdown table.")] = False,
+    all: Annotated[bool, typer.Option("--all", help="Show also columns that the terminal has no room for.")] = False,
 ) -> None:
     """Lay a paper's runs side by side, or ask them in SQL.
 
@@ -44,7 +44,7 @@ def results(
     from studylib.reports.records import find_runs, find_sweep
     from studylib.workspace import runs_folder
 
-    paper_folder(slug)
+    need_paper(slug)
     if csv + json + md > 1 or (figure and (sql or csv or json or md)):
         raise StudyError("--csv, --json, --md and --figure do not go together", "Give one; --figure without --sql")
     records, damaged = find_runs(slug, sweep)
@@ -67,7 +67,7 @@ def results(
     if csv or json or md:
         typer.echo(listing.csv() if csv else listing.json() if json else listing.markdown(), nl=False)
     else:
-        listing.show()
+        listing.show(whole=all or sql is not None)
 
 
 @app.command(epilog="Example: study compare 3f2a 9c41 -o compare.html")
@@ -125,8 +125,16 @@ def save_figure(path: Path, records: list[Any], metrics: list[str], title: str) 
 
 
 def write_output(path: Path, content: str | bytes) -> None:
-    """Write the file that a user named, whole or not at all, and say where it is."""
-    if path.is_dir():
+    """Write the file that a user named, whole or not at all, and say where it is.
+
+    A device or a pipe is written to as it stands, and a link leads to what it names: neither is replaced by a file.
+    """
+    target = given_path(path).resolve()
+    if target.is_dir():
         raise StudyError(f"{path} is a folder", "Name a file")
-    write_atomically(path, content)
+    if given_path(path).exists() and not path.is_file() or given_path(path).is_relative_to("/dev"):
+        with disk_errors(path), path.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+    else:
+        write_atomically(target, content)
     typer.echo(str(path))

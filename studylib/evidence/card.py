@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from studylib.errors import StudyError
-from studylib.files import read_once
+from studylib.errors import StudyError, cut
+from studylib.files import read_once, read_regular
 from studylib.workspace import find_root, paper_folder
 
 MARKS = ("verified", "recalled", "measured")
@@ -26,7 +26,7 @@ def strange_letters(text: str) -> list[str]:
 class Strict(BaseModel):
     """A record that refuses unknown keys and cannot be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*")
     @classmethod
@@ -55,6 +55,8 @@ class Knob(Strict):
             raise ValueError(f"min {self.min} is above max {self.max}")
         if self.choices is not None and not self.choices:
             raise ValueError("choices is empty")
+        if self.choices is not None and (self.min is not None or self.max is not None):
+            raise ValueError("choices and a range do not go together")
         return self
 
 
@@ -107,10 +109,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; StudyError gives its name and the line that does not parse."""
     shown = shown_path(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_regular(path).decode("utf-8"))
     except FileNotFoundError as error:
         raise StudyError(f"{shown} is missing", "Restore it, or start a paper with `study new`") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise StudyError(f"{shown} could not be read: {error.strerror}", "Restore it") from error
+    except RecursionError as error:
+        raise StudyError(f"{shown} is not valid TOML: its brackets nest too deep", "Mend it") from error
+    except ValueError as error:  # also of bytes that are no text, and of a number with thousands of digits
         raise StudyError(f"{shown} is not valid TOML: {error}", "Mend that line") from error
 
 
@@ -138,7 +144,7 @@ def validated(kind: type[Strict], values: dict[str, Any], path: Path) -> Any:
         faults = [
             f"{'.'.join(map(str, fault['loc'])) or 'the card'}: {fault['msg']}" for fault in error.errors()
         ]
-        raise StudyError(f"{shown_path(path)} does not fit: {'; '.join(faults)}", "Mend these fields") from error
+        raise StudyError(cut(f"{shown_path(path)} does not fit: {'; '.join(faults)}"), "Mend these fields") from error
 
 
 def shown_path(path: Path) -> str:

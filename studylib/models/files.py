@@ -9,8 +9,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from studylib.errors import StudyError, nearest
-from studylib.files import contents, write_atomically
+from studylib.errors import StudyError, cut, nearest
+from studylib.files import contents, given_path, read_json, write_atomically
 from studylib.models.table import MODELS
 from studylib.workspace import PACKAGE
 from studylib.world.scene import EDITION
@@ -26,6 +26,8 @@ class ModelError(StudyError, RuntimeError):
 
 def check_safetensors(path: Path) -> None:
     """Check from its header alone that a safetensors file is whole; ModelError gives its size."""
+    if not path.is_file():
+        raise ModelError(f"weights file {path} is missing or is no file", "Restore it, or download it again")
     try:
         with safe_open(path, framework="numpy"):
             pass
@@ -51,6 +53,8 @@ def check_model_folder(folder: Path) -> None:
         raise ModelError(f"{folder} has no safetensors; it {contents(folder)}", remedy)
     for path in files:
         check_safetensors(path)
+    read_object(folder / "config.json")
+    check_shards(folder)
     for owner in (folder, folder.parent):  # a part of a pipeline has its metrics one folder up
         check_edition(owner)
 
@@ -63,7 +67,7 @@ def check_edition(folder: Path) -> None:
     path = folder / "metrics.json"
     if not path.is_file():
         return
-    edition = json.loads(path.read_text(encoding="utf-8")).get("edition", 1)  # the first wrote none
+    edition = read_object(path).get("edition", 1)  # the first wrote none
     if edition != EDITION:
         raise ModelError(
             f"the weights in {folder} are of edition {edition} of the tiny world; this code draws edition {EDITION}",
@@ -79,16 +83,39 @@ def read_index(folder: Path) -> dict[str, Any]:
             f"{folder} is no pipeline: it has no model_index.json and {contents(folder)}",
             "Give a folder that save_pretrained wrote, or a model by its name; for a shipped model run `study doctor`",
         )
-    try:
-        index = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(index["_class_name"], str):
-            raise ValueError("its class has no name")
-        for spec in index.values():
-            if isinstance(spec, list):
-                _library, _class_name = spec
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{file} does not describe a pipeline ({error!r})", MEND) from error
+    index = read_object(file)
+    if not isinstance(index.get("_class_name"), str):
+        raise ModelError(f"{file} does not describe a pipeline: its class has no name", MEND)
+    for name, spec in index.items():
+        if isinstance(spec, list) and not (
+            name.isidentifier() and len(spec) == 2 and all(isinstance(word, str | None) for word in spec)
+        ):
+            raise ModelError(f"{file} does not describe a pipeline: {cut(name)!r} is no [library, class]", MEND)
     return index
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object, a model's configuration say; ModelError for anything else."""
+    try:
+        found = read_json(path, MEND)
+    except StudyError as error:
+        raise ModelError(error.cause, error.remedy) from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds no JSON object", MEND)
+    return found
+
+
+def check_shards(folder: Path) -> None:
+    """Check that every index of shards in a folder names safetensors files that lie there; ModelError names one."""
+    for path in sorted(folder.glob("*.index.json")):
+        shards = read_object(path).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise ModelError(f"{path} has no weight_map of names", MEND)
+        for shard in sorted(set(shards.values())):
+            if "/" in shard or "\\" in shard or not shard.endswith(".safetensors"):
+                raise ModelError(f"{path} names {cut(shard)!r}", "Only safetensors beside it are ever loaded")
+            if not (folder / shard).is_file():
+                raise ModelError(f"{path} names {cut(shard)!r}, which is missing", "Download the model again")
 
 
 def check_pipeline_folder(folder: Path) -> dict[str, Path]:
@@ -123,7 +150,7 @@ def check_model(model: Any, default: Any) -> Any:
     """
     if not isinstance(model, str):
         return model
-    folder = Path(model).expanduser()
+    folder = given_path(model)
     if model != default and model not in MODELS:
         if model and folder.is_dir():
             check_pipeline_folder(folder)
@@ -166,7 +193,7 @@ def hash_files(files: Mapping[str, Path], cache: Path | None = None) -> dict[str
         stat = path.stat()
         stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]  # a copy may keep the first two
         entry = known.get(str(path))
-        if not (isinstance(entry, list) and len(entry) == 4 and entry[:3] == stamp):
+        if not (isinstance(entry, list) and len(entry) == 4 and entry[:3] == stamp and isinstance(entry[3], str)):
             entry = [*stamp, _sha256(path, *stamp)]
             fresh[str(path)] = entry
         hashes[name] = entry[3]
@@ -180,8 +207,8 @@ def hash_files(files: Mapping[str, Path], cache: Path | None = None) -> dict[str
 
 def _read_cache(cache: Path | None) -> dict[str, Any]:
     try:
-        known = json.loads(cache.read_text(encoding="utf-8")) if cache is not None else {}
-    except (OSError, ValueError):
+        known = read_json(cache, "") if cache is not None else {}
+    except StudyError:
         return {}
     return known if isinstance(known, dict) else {}
 

@@ -8,7 +8,6 @@ import hashlib
 import importlib
 import inspect
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from studylib.errors import nearest
+from studylib.files import given_path
 from studylib.models import files
 from studylib.models.files import MEND, ModelError
 from studylib.models.hub import fetch_folder, from_cache_or_hub, quiet_loading
@@ -130,7 +130,7 @@ def load_network(name: str) -> Any:
 
 
 def _folder(name: str | Path) -> Path:
-    folder = Path(name).expanduser()
+    folder = given_path(name)
     if folder.is_dir():
         return folder
     close = nearest(str(name), MODELS).capitalize()
@@ -143,7 +143,7 @@ def _folder(name: str | Path) -> Path:
 def _encoder_folder(name: str, kind: str) -> Path:
     if name == "tiny":
         return files.WEIGHTS / kind
-    folder = Path(name).expanduser()
+    folder = given_path(name)
     if folder.is_dir():
         return folder
     known = ENCODERS[kind]
@@ -176,10 +176,10 @@ def _given_parts(parts: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]
         if not isinstance(value, str | Path):
             given[part] = value
             continue
-        folder = next((f for f in (Path(value).expanduser(), files.WEIGHTS / value) if f.is_dir()), None)
+        folder = next((f for f in (given_path(value), files.WEIGHTS / value) if f.is_dir()), None)
         if folder is None or not (folder / "config.json").is_file():
             raise ModelError(f"the part {part!r} is no folder of a network: {value}", "Give one save_pretrained wrote")
-        class_name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", "")
+        class_name = files.read_object(folder / "config.json").get("_class_name", "")
         if not hasattr(diffusers, class_name):
             raise ModelError(f"{folder} holds a {class_name or 'network without a class name'}", "Load it and pass it")
         given[part] = load_part("diffusers", class_name, folder, dtype)

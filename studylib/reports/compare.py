@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from studylib.errors import StudyError
-from studylib.reports.records import Record, read_run, run_folders
+from studylib.reports.records import run_folders
 from studylib.reports.results import SHORT
 from studylib.running.notebook import cell_source, read_notebook
+from studylib.running.records import Record, read_run
 from studylib.showing.listing import Listing
 
 ABSENT = "absent"

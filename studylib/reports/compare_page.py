@@ -17,7 +17,7 @@ from studylib.reports.compare import (
     ratio,
     short,
 )
-from studylib.reports.records import ClaimFound, Record
+from studylib.running.records import ClaimFound, Record
 from studylib.showing.listing import shown
 
 # no scripts and nothing from elsewhere, even if something slipped through the escaping

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from studylib.errors import StudyError
+from studylib.files import read_json
 from studylib.models.files import WEIGHTS
 from studylib.reports.readme import rewrite_section
 
@@ -35,11 +35,11 @@ def models_table() -> str:
     ]
     for name, (kind, goal) in ROWS.items():
         path = WEIGHTS / name / "metrics.json"
+        metrics = read_json(path, f"Train it: python -m studylib.recipes.{name}")
         try:
-            metrics = json.loads(path.read_text(encoding="utf-8"))
             size, time = f"{metrics['parameters'] / 1e6:.1f} M", f"{metrics['minutes']:.0f} min"
             lines.append(f"| {name} | {kind} | {size} | {time} | {measured(name, metrics)} | {goal} |")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OverflowError, ValueError, KeyError, TypeError) as error:
             raise StudyError(f"{path} is damaged: {error!r}", f"Train it: python -m studylib.recipes.{name}") from error
     return "\n".join(lines) + "\n"
 

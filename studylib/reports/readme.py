@@ -5,9 +5,10 @@ from studylib.evidence.card import shown_path
 from studylib.evidence.course import course
 from studylib.evidence.paper import load_results
 from studylib.evidence.verdicts import count_verdicts
-from studylib.files import write_atomically
+from studylib.files import read_text, write_atomically
 from studylib.workspace import find_root
 
+MEND = "Restore README.md"
 README_START, README_END = "<!-- papers:start -->", "<!-- papers:end -->"
 
 
@@ -44,14 +45,14 @@ def rewrite_section(start: str, end: str, content: str, what: str, *, optional: 
     `optional` section without file or markers the answer is None.
     """
     path = find_root() / "README.md"
-    if optional and not (path.is_file() and {start, end} & set(path.read_text(encoding="utf-8").splitlines())):
+    if optional and not (path.is_file() and {start, end} & set(read_text(path, MEND).splitlines())):
         return None
     if not path.is_file():
         raise StudyError(
             f"{shown_path(path)} is missing, so its {what} was not written",
             f"Create it with the lines {start} and {end}",
         )
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, MEND)
     new = replaced_section(text, start, end, content, "README.md", what)
     if new != text:
         write_atomically(path, new)

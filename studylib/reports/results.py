@@ -9,7 +9,7 @@ import duckdb
 
 from studylib.errors import StudyError, nearest
 from studylib.evidence.verdicts import DECIDED
-from studylib.reports.records import Record
+from studylib.running.records import Record
 from studylib.showing.listing import Listing
 
 READING = {"SELECT", "EXPLAIN", "MULTI"}  # a PIVOT is several statements to DuckDB
@@ -60,9 +60,13 @@ def default_view(records: Sequence[Record], metric: Sequence[str] = (), *, short
     told apart, but no shorter than eight letters.
     """
     wanted = pick_metrics([name for record in records for name in record.metrics], metric)
+    columns = run_columns(records)
+    if short:  # for people: how the claims fared, what was changed, then the rest, of which a terminal may show a part
+        order = ("verdict", "param", "run", "metric")
+        columns = sorted(columns, key=lambda column: order.index(column.group))
     picked = [
         _quoted(column.name)
-        for column in run_columns(records)
+        for column in columns
         if column.name in ("started_at", "seconds")
         or (column.group == "param" and column.differs)
         or (column.group == "metric" and column.original in wanted)

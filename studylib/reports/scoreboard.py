@@ -15,7 +15,7 @@ from studylib.evidence.course import CourseEntry, course
 from studylib.evidence.paper import load_results
 from studylib.evidence.verdicts import NOT_YET, VERDICTS, count_verdicts
 from studylib.files import write_atomically
-from studylib.reports.records import ClaimFound
+from studylib.running.records import ClaimFound
 from studylib.showing.listing import markdown_cell, plain_table, show_table, terminal_width
 from studylib.workspace import find_root, paper_folder
 

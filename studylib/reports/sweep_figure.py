@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from studylib.errors import StudyError
-from studylib.reports.records import Record
 from studylib.reports.results import pick_metrics, run_columns
+from studylib.running.records import Record
 from studylib.showing.figures import DPI, FONT, INK, LOOK, PALETTE
 
 SEED = "seed"  # runs that differ in it alone are repetitions

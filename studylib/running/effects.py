@@ -9,14 +9,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from studylib.errors import StudyError
+from studylib.errors import StudyError, cut
 from studylib.evidence.claims import Effects
 from studylib.evidence.intervals import MIN_TRAINING_SEEDS
-from studylib.files import write_atomically
+from studylib.files import read_regular, write_atomically
 from studylib.running.fingerprint import EFFECTS, code_hash, weight_hashes
 from studylib.running.parameters import read_parameters
 from studylib.workspace import notebook_path, paper_folder
@@ -27,6 +27,9 @@ WIDEST = 640  # pixels of a kept figure in a notebook
 PICTURES = "full_"  # begins the names of the figures that `study render --full` keeps, those of its first seed
 
 
+Seed = Annotated[str, Field(pattern=r"^\d{1,9}$")]
+
+
 class Stored(BaseModel):
     """What `papers/<slug>/effects.json` holds: the effects, and what they were measured with."""
 
@@ -34,7 +37,7 @@ class Stored(BaseModel):
     params: dict[str, Any]
     weights: dict[str, str]
     code: str = ""  # the hash of the code that made them
-    effects: dict[str, dict[str, dict[str, float]]]
+    effects: dict[str, dict[Seed, dict[str, float]]]
 
 
 def stored_effects(slug: str, values: Mapping[str, Any]) -> Effects:
@@ -57,9 +60,9 @@ def _stored(slug: str, values: Mapping[str, Any]) -> tuple[Stored | None, str]:
     if values.get("full") or not path.is_file():
         return None, ""
     try:
-        stored = Stored.model_validate_json(path.read_text(encoding="utf-8"))
+        stored = Stored.model_validate_json(read_regular(path))
     except ValidationError as error:
-        cause = f"papers/{slug}/{EFFECTS} is damaged: {error.errors()[0]['msg']}"
+        cause = f"papers/{slug}/{EFFECTS} is damaged: {cut(error.errors()[0]['msg'])}"
         raise StudyError(cause, f"Run `study render --full {slug}`") from error
     asked = {name: values[name] for name in read_parameters(notebook_path(slug)) if name not in ("full", "seed")}
     if asked != stored.params or weight_hashes(slug, values.get("model")) != stored.weights:
@@ -101,7 +104,7 @@ def measure_effects(
     the same claims.
     """
     from studylib.running import sweeps
-    from studylib.running.runs import read_record
+    from studylib.running.records import read_record
     from studylib.workspace import runs_folder
 
     if not trains_over_seeds(slug):

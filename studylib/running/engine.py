@@ -3,9 +3,8 @@
 import os
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -20,18 +19,23 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from papermill.execute import execute_notebook
-from tqdm import tqdm
 from traitlets import default
 
-from studylib.errors import StudyError
+from studylib.errors import StudyError, cut
 from studylib.files import disk_errors
-from studylib.workspace import import_paths
+from studylib.running.kernels.watch import kill_group
+from studylib.running.notebook import read_notebook
+from studylib.running.progress import Progress
+from studylib.running.scratch import scratch_folder
+from studylib.workspace import import_paths, runs_folder
 
 ENGINE = "study"
 PREWARMED = "study"  # the kernelspec whose kernels are forked from a process that has imported the libraries
 MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")  # of Python, of torch
 LESS_MEMORY = "A smaller model, fewer pictures or other programs closed need less memory"
+PREWARMED_FIRST, PLAIN_ONLY = (True, True, False), (False, False)  # kinds of kernels, in the order they are tried
 MAX_SOCKET_PATH = 80  # of about 100 characters a socket file's path may have
+START_SECONDS = 180  # for a kernel to answer; on a busy machine its imports alone take a minute
 SLICE = 0.25  # seconds between looks at a socket whose wake-up may have been lost
 
 
@@ -39,13 +43,17 @@ class KernelDied(StudyError):
     """A kernel that ended before its notebook did: killed by the system, or by a fault in compiled code."""
 
 
+class NeverBegan(KernelDied):
+    """A kernel that ended before it answered at all, so that nothing was executed."""
+
+
 class SameInterpreterSpecs(KernelSpecManager):
     """Starts kernels with the interpreter that runs this code, whatever a kernelspec on disk says."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         """Return a spec for this interpreter under any name: prewarmed under PREWARMED, else plain."""
-        module = "studylib.running.kernels.launcher" if kernel_name == PREWARMED else "ipykernel_launcher"
-        argv = [sys.executable, "-m", module, "-f", "{connection_file}"]
+        module = "launcher" if kernel_name == PREWARMED else "plain"
+        argv = [sys.executable, "-m", f"studylib.running.kernels.{module}", "-f", "{connection_file}"]
         return KernelSpec(argv=argv, display_name="Python 3", language="python")
 
 
@@ -59,7 +67,13 @@ class SameInterpreterKernel(AsyncKernelManager):
     def use_socket_files(self, folder: Path) -> None:
         """Talk through files in `folder`: no ports that could clash, nothing another user could read."""
         self.transport, self.ip = "ipc", str(folder / "kernel")
-        self.connection_file = str(folder / "kernel.json")
+
+
+    def end_group(self) -> None:
+        """End what a kernel has started and left behind when it was killed: it led a group of its own."""
+        group = getattr(self.provisioner, "pgid", None)
+        if group and group != os.getpgrp():
+            kill_group(group)
 
 
 async def poll_in_slices(get_msg: Any, timeout: float | None = None) -> dict[str, Any]:
@@ -83,7 +97,10 @@ class StudyClient(PapermillNotebookClient):
 
     def start_new_kernel_client(self, **options: Any) -> Any:
         """Connect to the kernel and make this connection's waits sliced; other clients are untouched."""
-        client = super().start_new_kernel_client(**options)
+        try:
+            client = super().start_new_kernel_client(**options)
+        except RuntimeError as error:  # of jupyter_client, for a kernel that ends or is silent before its first reply
+            raise NeverBegan(str(error).strip().splitlines()[0], LESS_MEMORY, exit_code=1) from error
         for channel in (client.shell_channel, client.iopub_channel):
             channel.get_msg = partial(poll_in_slices, channel.get_msg)
         return client
@@ -121,45 +138,17 @@ class StudyEngine(NBClientEngine):
             **wanted,
         )
         client.owns_km = True  # so that the client stops the kernel, whatever happens
-        with tempfile.TemporaryDirectory(prefix="study-") as folder:
-            if os.name == "posix" and len(folder) < MAX_SOCKET_PATH:
-                kernel.use_socket_files(Path(folder))
-            return client.execute(**({"env": env} if env else {}))
+        with scratch_folder() as folder:
+            kernel.connection_file = str(folder / "kernel.json")
+            if os.name == "posix" and len(str(folder)) < MAX_SOCKET_PATH:
+                kernel.use_socket_files(folder)
+            try:
+                return client.execute(**({"env": env} if env else {}))
+            finally:
+                kernel.end_group()
 
 
 papermill_engines.register(ENGINE, StudyEngine)
-
-
-class Progress:
-    """Counts the code cells begun: a bar on a terminal, one line per cell in a log, or nothing."""
-
-    def __init__(self, label: str, total: int, stream: TextIO | None) -> None:
-        self.label, self.total, self.stream = label, total, stream
-        self.begun, self.start = 0, time.monotonic()
-        on_terminal = stream is not None and stream.isatty()
-        self.bar = (
-            tqdm(total=total, desc=label, unit="cell", file=stream, leave=False) if on_terminal else None
-        )
-
-    def cell(self, cell: Any, **_: Any) -> None:
-        """Count one more cell as begun, unless it holds no code."""
-        if cell.cell_type != "code" or not cell.source.strip():
-            return
-        self.begun += 1
-        if self.bar is not None:
-            self.bar.update(1)
-        elif self.stream is not None:
-            seconds = time.monotonic() - self.start
-            print(
-                f"{self.label}: cell {self.begun} of {self.total}, {seconds:.1f} s",
-                file=self.stream,
-                flush=True,
-            )
-
-    def close(self) -> None:
-        """Remove the bar."""
-        if self.bar is not None:
-            self.bar.close()
 
 
 def kernel_environment(run_dir: Path, model: Any) -> dict[str, str]:
@@ -174,7 +163,8 @@ def kernel_environment(run_dir: Path, model: Any) -> dict[str, str]:
     }
     if isinstance(model, str) and model.startswith("tiny"):
         env["HF_HUB_OFFLINE"] = "1"
-    return env | os.environ | import_paths() | {"STUDY_RUN_DIR": str(run_dir)}
+    own = {"STUDY_RUN_DIR": str(run_dir), "STUDY_RUNS": str(runs_folder())}
+    return env | os.environ | import_paths() | own
 
 
 def memory_kills() -> int:
@@ -220,29 +210,18 @@ def execute(
     plain, runs in the notebook's folder and is stopped whatever happens. StudyError says which cell failed, ran
     too long or lost its kernel; what was executed up to there stays in `run_dir`.
     """
-    cells = nbformat.read(notebook, 4).cells
+    cells = whole_notebook(notebook).cells
     total = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells) + bool(parameters)
     output = run_dir / "notebook.ipynb"
     progress = Progress(notebook.stem, total, stream)
     kills = memory_kills()
+    options = {"execution_timeout": timeout, "env": kernel_environment(run_dir, model), "on_cell_start": progress.cell}
     try:
         with termination_as_interrupt(), disk_errors(output):
-            execute_notebook(
-                notebook,
-                output,
-                parameters,
-                engine_name=ENGINE,
-                kernel_name="python3",
-                progress_bar=False,
-                cwd=notebook.parent,
-                execution_timeout=timeout,
-                env=kernel_environment(run_dir, model),
-                prewarmed=prewarmed,
-                on_cell_start=progress.cell,
-            )
+            execute_in_turn(notebook, output, parameters, PREWARMED_FIRST if prewarmed else PLAIN_ONLY, options)
     except PapermillExecutionError as error:
         lines = [line.strip() for line in error.evalue.splitlines() if line.strip()]
-        said = f"{error.ename}: {' / '.join(lines[-3:])}" if lines else error.ename
+        said = cut(f"{error.ename}: {' / '.join(lines[-3:])}" if lines else error.ename)
         cause = f"cell {error.exec_count} of {notebook.name} failed with {said}"
         if error.ename in MEMORY_ERRORS:
             raise StudyError(f"out of memory: {cause}", LESS_MEMORY, exit_code=1) from error
@@ -258,3 +237,43 @@ def execute(
     finally:
         progress.close()
     return time.monotonic() - progress.start
+
+
+def whole_notebook(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook that nbformat's own rules allow; StudyError says which one is broken."""
+    read_notebook(path)
+    try:
+        notebook = nbformat.read(path, 4)
+        nbformat.validate(notebook)
+    except (nbformat.ValidationError, ValueError, KeyError, AttributeError, TypeError) as error:
+        said = cut(str(error).strip().partition("\n")[0])
+        raise StudyError(f"{path} is not a notebook: {said}", "Restore the file") from error
+    return notebook
+
+
+def execute_in_turn(
+    notebook: Path, output: Path, parameters: dict[str, Any], kernels: Sequence[bool], options: dict[str, Any]
+) -> None:
+    """Execute a notebook in a kernel that answers; `kernels` say for each try whether it is a prewarmed one.
+
+    A kernel that ends before it answers has executed nothing, so that another can take its place.
+    """
+    for number, prewarmed in enumerate(kernels, start=1):
+        try:
+            execute_notebook(
+                notebook,
+                output,
+                parameters,
+                engine_name=ENGINE,
+                kernel_name="python3",
+                language="python",  # a notebook may name neither kernel nor language
+                progress_bar=False,
+                cwd=notebook.parent,
+                prewarmed=prewarmed,
+                start_timeout=START_SECONDS,
+                **options,
+            )
+            return
+        except NeverBegan:
+            if number == len(kernels):
+                raise

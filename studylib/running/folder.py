@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,11 +14,14 @@ import filelock
 
 from studylib.errors import StudyError
 from studylib.evidence.outcome import OUTCOME
-from studylib.files import sync_folder
+from studylib.files import DiskError, remove, sync_folder
+from studylib.running.notebook import read_notebook
 from studylib.workspace import runs_folder
 
 RECORD = "record.json"
-STALE_SECONDS = 24 * 3600  # a part folder of another machine's run is given up after a day
+LOCKS = ".locks"
+PART = re.compile(r"\.(?P<id>[^.]+)\.(?P<host>.+)\.\d+\.part(\.old)?")
+STALE_SECONDS = 24 * 3600
 
 
 def check_inside(folder: Path) -> None:
@@ -31,9 +35,8 @@ def check_inside(folder: Path) -> None:
 @contextlib.contextmanager
 def only_one(home: Path, id: str, stream: TextIO | None) -> Iterator[None]:
     """Hold the lock of one run id, so that of several processes that want the same run one computes it."""
-    folder = home / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / id)
+    (home / LOCKS).mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(home / LOCKS / id)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -43,11 +46,29 @@ def only_one(home: Path, id: str, stream: TextIO | None) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        let_go(lock)
+
+
+def let_go(lock: filelock.BaseFileLock) -> None:
+    """Release a lock; its file goes with it, and who waits for it makes a new one."""
+    if os.name == "posix":  # elsewhere a file that is open cannot be removed
+        Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
+
+
+def is_free(home: Path, id: str) -> bool:
+    """Tell whether no living process, of this machine or another, computes that run; then its lock file is removed."""
+    lock = filelock.FileLock(home / LOCKS / id)
+    try:
+        lock.acquire(timeout=0)
+    except (filelock.Timeout, OSError):
+        return False
+    let_go(lock)
+    return True
 
 
 def replace_folder(part: Path, folder: Path) -> None:
-    """Move a complete part folder to its final name, in place of an older one."""
+    """Move a complete part folder to its final name, in place of whatever lies there."""
     old = folder.with_name(f"{part.name}.old")
     for path in part.rglob("*"):
         if path.is_file():
@@ -58,15 +79,22 @@ def replace_folder(part: Path, folder: Path) -> None:
         folder.rename(old)
     part.rename(folder)
     sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def keep_failed(error: StudyError, part: Path, failed: Path) -> StudyError:
-    """Keep the notebook of a failed run for the reader; return an error of its kind with its path as a remedy."""
+    """Keep the notebook of a failed run for the reader; return an error of its kind with its path as a remedy.
+
+    A notebook that could not be written whole is not kept, nor one of which nothing was executed.
+    """
     notebook = part / "notebook.ipynb"
-    if not notebook.is_file():
+    try:
+        begun = any(cell.get("execution_count") for cell in read_notebook(notebook)["cells"])
+    except StudyError:
         return error
-    shutil.rmtree(failed, ignore_errors=True)
+    if isinstance(error, DiskError) or not begun:
+        return error
+    remove(failed)
     (part / OUTCOME).unlink(missing_ok=True)
     (part / RECORD).unlink(missing_ok=True)
     part.rename(failed)
@@ -75,24 +103,26 @@ def keep_failed(error: StudyError, part: Path, failed: Path) -> StudyError:
     return type(error)(error.cause, remedy, exit_code=error.exit_code)
 
 
-def remove_stale_parts(home: Path) -> None:
-    """Remove the part folders that killed runs left behind; those of runs still alive stay."""
+def remove_stale(home: Path, id: str) -> None:
+    """Remove the part folders and locks that killed runs left behind; `id` is the run whose lock the caller holds.
+
+    What a living process holds the lock of stays. A part of another machine, whose locks may not be seen here, must
+    also have been left alone for a day. Entries of other names are nobody's business here.
+    """
     for part in home.glob(".*.part*"):
-        host, pid = part.name.removeprefix(".").split(".", 1)[1].rsplit(".part", 1)[0].rsplit(".", 1)
-        if host == platform.node():
-            abandoned = not is_alive(int(pid))
-        else:
-            abandoned = time.time() - part.stat().st_mtime > STALE_SECONDS
-        if abandoned:
+        match = PART.fullmatch(part.name)
+        if not match or not part.is_dir() or (match["id"] != id and not is_free(home, match["id"])):
+            continue
+        if match["host"] == platform.node() or time.time() - last_change(part) > STALE_SECONDS:
             shutil.rmtree(part, ignore_errors=True)
+    for lock in (home / LOCKS).iterdir():
+        if lock.name != id and lock.is_file():
+            is_free(home, lock.name)
 
 
-def is_alive(pid: int) -> bool:
-    """Tell whether a process of this machine is running."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def last_change(folder: Path) -> float:
+    """When anything in a folder was last written, in seconds since 1970."""
+    times = [time.time()]
+    with contextlib.suppress(OSError):  # it has just been renamed: someone is at it
+        times = [path.stat().st_mtime for path in (folder, *folder.rglob("*"))]
+    return max(times)

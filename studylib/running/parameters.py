@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from studylib.errors import StudyError, nearest
+from studylib.errors import StudyError, cut, nearest
 from studylib.evidence.card import Card, Knob, load_card
 from studylib.evidence.paper import load_presets
-from studylib.files import read_once
+from studylib.files import given_path, read_once
 from studylib.models import words
 from studylib.running.notebook import notebook_code
 from studylib.workspace import notebook_path, paper_folder
@@ -21,6 +21,7 @@ from studylib.workspace import notebook_path, paper_folder
 TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
 NONE = ("none", "null")
+BIGGEST = 2**63  # a record holds 64 bits
 _models: dict[str, tuple[dict[str, "Parameter"], Card, type[BaseModel]]] = {}  # slug -> made from, made
 
 
@@ -99,6 +100,7 @@ def _build_model(slug: str, parameters: dict[str, Parameter], knobs: dict[str, K
     fields: dict[str, Any] = {}
     for name, parameter in parameters.items():
         knob = knobs.get(name, Knob())
+        _check_knob(slug, parameter, knob)
         kind: Any = Literal[tuple(knob.choices)] if knob.choices else parameter.type
         if knob.min is not None or knob.max is not None:
             kind = Annotated[kind, Field(ge=knob.min, le=knob.max)]
@@ -110,6 +112,19 @@ def _build_model(slug: str, parameters: dict[str, Parameter], knobs: dict[str, K
         extra="forbid", strict=True, frozen=True, validate_default=True, protected_namespaces=()
     )
     return create_model(f"{slug}_parameters", __config__=config, **fields)
+
+
+def _check_knob(slug: str, parameter: Parameter, knob: Knob) -> None:
+    """StudyError where a card's range or choices do not fit the parameter's type or its default."""
+    numeric = parameter.type in (int, float)
+    others = [choice for choice in knob.choices or () if type(choice) is not parameter.type]
+    fault = ""
+    if not numeric and (knob.min is not None or knob.max is not None):
+        fault = f"a range, but takes {parameter.described}"
+    elif others:
+        fault = f"the choice {others[0]!r}, but takes {parameter.described}"
+    if fault:
+        raise StudyError(f"papers/{slug}/card.toml gives {parameter.name} {fault}", "Mend that knob")
 
 
 class Checks:
@@ -128,6 +143,9 @@ class Checks:
         at once.
         """
         known = self.parameters
+        huge = [name for name, value in given.items() if _is_int(value) and abs(value) >= BIGGEST]
+        if huge:
+            raise StudyError(f"{', '.join(huge)}: beyond 64 bits, more than a record holds", "Give smaller numbers")
         given = {
             name: float(value) if _is_int(value) and name in known and known[name].type is float else value
             for name, value in given.items()
@@ -141,7 +159,7 @@ class Checks:
                 cause, remedy = _explain(name, fault["input"], known, self.knobs.get(name, Knob()), self.slug)
                 faults.append(cause)
                 remedies.append(remedy)
-            raise StudyError("; ".join(dict.fromkeys(faults)), "; ".join(dict.fromkeys(remedies))) from error
+            raise StudyError(cut("; ".join(dict.fromkeys(faults))), cut("; ".join(dict.fromkeys(remedies)))) from error
         self._check_new_words(values)
         return values
 
@@ -162,7 +180,7 @@ class Checks:
         found = dict(values)
         for name, knob in self.knobs.items():
             if (knob.folder or knob.file) and isinstance(found.get(name), str) and found[name]:
-                path, kind = Path(found[name]).expanduser().resolve(), "folder" if knob.folder else "file"
+                path, kind = given_path(found[name]).resolve(), "folder" if knob.folder else "file"
                 if not (path.is_dir() if knob.folder else path.is_file()):
                     raise StudyError(f"{name}: {path} is no {kind}", "Relative paths begin where you stand")
                 found[name] = str(path)
@@ -182,16 +200,26 @@ def parse_assignments(slug: str, assignments: Sequence[str]) -> dict[str, Any]:
     """
     parameters = read_parameters(notebook_path(slug))
     values: dict[str, Any] = {}
+    faults: list[StudyError] = []
     for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        name = name.strip()
-        if not equals:
-            raise StudyError(f"-p {assignment} has no value", "Write -p name=value")
-        if name in values:
-            raise StudyError(f"{name} is given twice", "Keep one of the two")
-        if name not in parameters:
-            raise StudyError(*_unknown(name, parameters, slug))
-        values[name] = _parse(parameters[name], text.strip())
+        name, equals, text = (part.strip() for part in assignment.partition("="))
+        try:
+            if not equals:
+                raise StudyError(f"-p {cut(assignment)} has no value", "Write -p name=value")
+            if name in values:
+                raise StudyError(f"{name} is given twice", "Keep one of the two")
+            if name not in parameters:
+                raise StudyError(*_unknown(name, parameters, slug))
+            values[name] = _parse(parameters[name], text)
+        except StudyError as error:
+            faults.append(error)
+    if faults:
+        try:  # the rest may be out of range
+            check_parameters(slug, values)
+        except StudyError as error:
+            faults.append(error)
+        causes, remedies = ([getattr(fault, part) for fault in faults] for part in ("cause", "remedy"))
+        raise StudyError("; ".join(dict.fromkeys(causes)), "; ".join(dict.fromkeys(remedies)))
     return values
 
 
@@ -236,12 +264,12 @@ def _parse(parameter: Parameter, text: str) -> Any:
         return text
     if parameter.type is bool and word in TRUE + FALSE:
         return word in TRUE
-    if parameter.type is int and re.fullmatch(r"[+-]?\d+", text):
+    if parameter.type is int and re.fullmatch(r"[+-]?\d{1,400}", text):
         return int(text)
     if parameter.type is float and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
         return float(text)
     raise StudyError(
-        f"{parameter.name} takes {parameter.described}, not {text!r}", f"Its default is {parameter.default}"
+        f"{parameter.name} takes {parameter.described}, not {cut(repr(text))}", f"Its default is {parameter.default}"
     )
 
 
@@ -265,6 +293,8 @@ def _explain(
     if knob.choices:
         return f"{name} is one of {', '.join(map(str, knob.choices))}, not {value!r}", default
     low, high = knob.min, knob.max
+    if low is None and high is None:
+        return f"{name} takes {parameter.described}, not {value!r}", default
     if high is None:
         return f"{name} is at least {low:g}, not {value!r}", default
     if low is None:

@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from studylib.errors import StudyError
+from studylib.errors import StudyError, cut
 
 END_SECONDS = 15.0  # for a worker told to stop to clean up before it is killed
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
-LONGEST = 4000  # letters of an error that a worker passes on
 Calls = deque[tuple[int, Callable[..., Any], tuple[Any, ...]]]  # number, function, arguments
 
 
@@ -139,12 +138,6 @@ def work(
             cause = cut(f"unexpected {type(error).__name__}: {error}")
             said = (None, StudyError(cause, "A bug: see above", exit_code=1))
         writer.send(said)
-
-
-def cut(text: str) -> str:
-    """Return a text for an error, without its middle where it is too long to be read."""
-    half = LONGEST // 2
-    return text if len(text) <= LONGEST else f"{text[:half]} [...] {text[-half:]}"
 
 
 def interrupt(_signal: int, _frame: object) -> None:

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,6 +13,7 @@ from studylib.files import write_atomically
 from studylib.running import runs
 from studylib.running.fingerprint import weight_hashes
 from studylib.running.notebook import METADATA, cell_source, read_notebook
+from studylib.running.scratch import scratch_folder
 from studylib.workspace import find_root, import_paths, notebook_path, paper_folder
 
 MAX_BYTES = 1_000_000
@@ -34,18 +34,18 @@ def render(slug: str, *, timeout: int = 600, stream: TextIO | None = None) -> di
     folder = paper_folder(slug)
     parameters = runs.checked(slug, {})
     commit = runs.git_commit()  # before the notebook is rewritten
-    with tempfile.TemporaryDirectory(prefix="study-render-") as temporary:
+    with scratch_folder("study-render-") as temporary:
         try:
             seconds, outcome = runs.execute(
-                slug, Path(temporary), {}, model=parameters.get("model"), timeout=timeout, stream=stream
+                slug, temporary, {}, model=parameters.get("model"), timeout=timeout, stream=stream
             )
         except StudyError as error:
             again = f"`study run {slug}` keeps the notebook up to that cell"
             raise StudyError(
                 error.cause, f"{error.remedy}. {again}" if error.remedy else again, exit_code=1
             ) from error
-        notebook = clean(read_notebook(Path(temporary) / "notebook.ipynb"), Path(temporary))
-        figures = {path.name: path.read_bytes() for path in sorted((Path(temporary) / "figures").glob("*.webp"))}
+        notebook = clean(read_notebook(temporary / "notebook.ipynb"), temporary)
+        figures = {path.name: path.read_bytes() for path in sorted((temporary / "figures").glob("*.webp"))}
     text = notebook_text(slug, notebook)
     results = {
         "slug": slug,
@@ -74,9 +74,9 @@ def render_index(*, timeout: int = 600, stream: TextIO | None = None) -> bool:
     path = notebook_path(INDEX)
     if not path.is_file():
         return False
-    with tempfile.TemporaryDirectory(prefix="study-render-") as temporary:
-        engine.execute(path, Path(temporary), {}, timeout=timeout, model=None, stream=stream)
-        notebook = clean(read_notebook(Path(temporary) / "notebook.ipynb"), Path(temporary))
+    with scratch_folder("study-render-") as temporary:
+        engine.execute(path, temporary, {}, timeout=timeout, model=None, stream=stream)
+        notebook = clean(read_notebook(temporary / "notebook.ipynb"), temporary)
     text, before = notebook_text(INDEX, notebook), path.read_text(encoding="utf-8")
     if text != before:
         write_atomically(path, text)

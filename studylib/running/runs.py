@@ -13,11 +13,12 @@ from typing import Any, TextIO
 
 from studylib.errors import StudyError
 from studylib.evidence.outcome import OUTCOME
-from studylib.files import disk_errors, write_atomically
+from studylib.files import disk_errors, read_json, remove, write_atomically
 from studylib.models.files import check_model
 from studylib.running.fingerprint import run_id, weight_hashes
-from studylib.running.folder import RECORD, check_inside, keep_failed, only_one, remove_stale_parts, replace_folder
+from studylib.running.folder import RECORD, check_inside, keep_failed, only_one, remove_stale, replace_folder
 from studylib.running.parameters import Checks, preset_values, read_parameters
+from studylib.running.records import finished_record
 from studylib.workspace import find_root, notebook_path, paper_folder, runs_folder
 
 
@@ -55,12 +56,22 @@ def run(
     home = runs_folder() / slug
     folder = home / id
     check_inside(folder)
-    if not force and (folder / RECORD).is_file():
-        return Run(folder, read_record(folder), fresh=False)
+    if not force and (record := known_record(folder, parameters, None)):
+        return Run(folder, record, fresh=False)
     with disk_errors(home), only_one(home, id, stream):
-        if not force and (folder / RECORD).is_file():  # written while this process waited
-            return Run(folder, read_record(folder), fresh=False)
+        if not force and (record := known_record(folder, parameters, stream)):  # written while this process waited
+            return Run(folder, record, fresh=False)
         return run_now(slug, id, parameters, weights, preset, timeout, prewarmed, stream)
+
+
+def known_record(folder: Path, parameters: dict[str, Any], stream: TextIO | None) -> dict[str, Any] | None:
+    """Return the record of a finished run; None where there is none, or a damaged one, which `stream` is told."""
+    try:
+        return finished_record(folder, parameters)
+    except StudyError as error:
+        if stream is not None:
+            print(f"{folder.parent.name} {folder.name}: damaged: {error.cause}; running again", file=stream, flush=True)
+        return None
 
 
 def run_now(
@@ -76,7 +87,7 @@ def run_now(
     """Execute a checked run and write its record."""
     home = runs_folder() / slug
     folder = home / id
-    remove_stale_parts(home)
+    remove_stale(home, id)
     part = home / f".{id}.{platform.node()}.{os.getpid()}.part"
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     try:
@@ -118,7 +129,7 @@ def run_now(
         raise keep_failed(error, part, home / f"{id}.failed") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    shutil.rmtree(home / f"{id}.failed", ignore_errors=True)
+    remove(home / f"{id}.failed")
     return Run(folder, record, fresh=True)
 
 
@@ -168,29 +179,15 @@ def execute(
     seconds = engine.execute(
         path, run_dir, parameters, timeout=timeout, model=model, stream=stream, prewarmed=prewarmed
     )
-    try:
-        outcome = json.loads((run_dir / OUTCOME).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not (run_dir / OUTCOME).is_file():
         cause = f"{path.name} ran to its end without record(...)"
-        raise StudyError(
-            cause, f'End it with record("{slug}", metrics=..., claims=...)', exit_code=1
-        ) from error
-    return seconds, outcome
+        raise StudyError(cause, f'End it with record("{slug}", metrics=..., claims=...)', exit_code=1)
+    return seconds, read_json(run_dir / OUTCOME, "Run it again")
 
 
 def prewarmed_wanted() -> bool:
     """Whether runs take prewarmed kernels on this machine: on Linux, unless STUDY_KERNELS is "plain"."""
     return sys.platform.startswith("linux") and os.environ.get("STUDY_KERNELS") != "plain"
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Read the record of a finished run; StudyError when it is damaged."""
-    try:
-        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StudyError(
-            f"{folder / RECORD} is not readable: {error}", "Remove that folder and run again"
-        ) from error
 
 
 def git_commit() -> str | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
-import itertools
 import json
+import math
 import os
-import re
+import statistics
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,16 +18,15 @@ from typing import Any, Literal, TextIO
 from tqdm import tqdm
 
 from studylib.errors import StudyError
+from studylib.evidence.paper import load_results
 from studylib.files import write_atomically
 from studylib.running.fingerprint import Identity, weight_hashes
-from studylib.running.folder import RECORD
-from studylib.running.parameters import Checks, parse_assignments, preset_values
+from studylib.running.grid import check_size, expand
+from studylib.running.parameters import Checks, preset_values
 from studylib.running.pool import Calls, Ended, Pool
-from studylib.running.runs import check_place, run
+from studylib.running.runs import check_place, known_record, run
 from studylib.workspace import paper_folder, runs_folder
 
-MAX_POINTS = 10_000
-RANGE = re.compile(r"([+-]?\d+)\.\.([+-]?\d+)(?:\.\.([+-]?\d+))?")
 State = Literal["missing", "done", "failed", "stopped"]
 
 
@@ -87,53 +86,13 @@ class Sweep:
         return path
 
 
-def parse_grid(slug: str, texts: list[str]) -> dict[str, list[Any]]:
-    """Read `name=a,b,c`, `name=0..4` or `name=0..20..5` (whole numbers, both ends included) or `name=["a, b", "c"]`.
-
-    Each value is checked as `-p name=value` is. StudyError for a name given twice, an empty range or a value that does
-    not fit.
-    """
-    grid: dict[str, list[Any]] = {}
-    for text in texts:
-        name, equals, values = (part.strip() for part in text.partition("="))
-        if not equals or not values:
-            raise StudyError(f"-g {text} has no values", "Write -g name=a,b or -g name=0..4")
-        if name in grid:
-            raise StudyError(f"{name} is given twice", "Put all its values into one -g")
-        grid[name] = [parse_assignments(slug, [f"{name}={value}"])[name] for value in split_values(values)]
-        twice = {str(v) for v in grid[name] if grid[name].count(v) > 1}
-        if twice:
-            raise StudyError(f"-g {text} has {', '.join(sorted(twice))} twice", "Keep one of the two")
-    return grid
-
-
-def split_values(text: str) -> list[str]:
-    """The single values of one knob, as texts."""
-    if text.startswith("["):
-        try:
-            return [value if isinstance(value, str) else json.dumps(value) for value in json.loads(text)]
-        except ValueError as error:
-            raise StudyError(f"{text} is no JSON list: {error}", 'Write ["a, b", "c"], quoted for the shell') from error
-    match = RANGE.fullmatch(text)
-    if not match:
-        return [value.strip() for value in text.split(",")]
-    first, last, step = int(match[1]), int(match[2]), int(match[3] or 1)
-    if step <= 0 or last < first:
-        raise StudyError(f"{text} holds no number", "Write first..last or first..last..step, first the smaller")
-    return [str(number) for number in range(first, last + 1, step)]
-
-
 def plan(slug: str, grid: dict[str, list[Any]], fixed: dict[str, Any], preset: str | None = None) -> Sweep:
     """Every point of the grid, each checked as a run is, before any starts; StudyError names the first that does not
     fit. Points that have a finished record already are `done`."""
     both = [name for name in grid if name in fixed]
     if both:
         raise StudyError(f"{', '.join(both)} is given by -g and by -p", "Keep one of the two")
-    size = 1
-    for values in grid.values():
-        size *= len(values)
-    if size > MAX_POINTS:
-        raise StudyError(f"the grid has {size} points, more than {MAX_POINTS}", "Leave some values out")
+    size = check_size(grid)
     paper_folder(slug)
     checks = Checks(slug)
     common = checks.absolute_folders(preset_values(slug, preset) | fixed)
@@ -155,8 +114,8 @@ def plan(slug: str, grid: dict[str, list[Any]], fixed: dict[str, Any], preset: s
     weights = {model: weight_hashes(slug, model) for model in {values.get("model") for _, values in checked}}
     for number, (given, values) in enumerate(checked, start=1):
         point = Point(number, given, identity.run_id(values, weights[values.get("model")]))
-        if (home / point.run_id / RECORD).is_file():
-            point.state = "done"
+        if record := known_record(home / point.run_id, values, None):
+            point.state, point.seconds = "done", record["seconds"]
         sweep.points.append(point)
     return sweep
 
@@ -181,6 +140,10 @@ def run_sweep(
         engine,  # once, for all workers that are forked from this process; it takes a second and a half
     )
 
+    if not sweep.missing():  # no worker, no cluster
+        SweepProgress(sweep, stream).close()
+        sweep.save()
+        return sweep
     by_number = {point.number: point for point in sweep.points}
 
     def call(point: Point) -> tuple[int, Callable[..., Any], tuple[Any, ...]]:
@@ -213,6 +176,20 @@ def run_sweep(
         progress.close()
         sweep.save()
     return sweep
+
+
+def estimate(sweep: Sweep, jobs: int) -> str:
+    """Say how long the missing points of a sweep will take, by what finished ones took, else by the rendered notebook;
+    nothing where nothing is known."""
+    missing = len(sweep.missing())
+    times = [point.seconds for point in sweep.points if point.state == "done" and point.seconds]
+    results = load_results(sweep.slug) or {}
+    seconds = statistics.median(times) if times else results.get("seconds")
+    if not missing or not isinstance(seconds, int | float):
+        return ""
+    minutes = seconds * math.ceil(missing / jobs) / 60
+    source = "a point that is done" if times else "the rendered notebook"
+    return f", about {max(1, round(minutes))} minutes with --jobs {jobs} (as {source} took {seconds:.0f} s)"
 
 
 def run_point(
@@ -273,9 +250,3 @@ class SweepProgress:
         """Remove the bar."""
         if self.bar is not None:
             self.bar.close()
-
-
-def expand(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    """All combinations, the last knob changing fastest."""
-    for values in itertools.product(*grid.values()):
-        yield dict(zip(grid, values, strict=True))

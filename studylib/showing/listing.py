@@ -25,11 +25,15 @@ class Listing:
     columns: list[str]
     rows: list[tuple[Any, ...]]
 
-    def show(self) -> None:
-        """Print the rows; on a terminal too narrow for all columns in blocks that each begin with the first."""
+    def show(self, *, whole: bool = True) -> None:
+        """Print the rows; on a terminal too narrow for all columns in blocks that each begin with the first.
+
+        Not `whole`, only the first block, with a line that names the columns it leaves out.
+        """
         cells = [[shown(value) for value in row] for row in self.rows]
         width = terminal_width()
-        for block in [range(len(self.columns))] if width is None else self._blocks(cells, width):
+        blocks = [list(range(len(self.columns)))] if width is None else self._blocks(cells, width)
+        for block in blocks if whole else blocks[:1]:
             table = plain_table()
             for column in block:
                 numeric = any(is_number(row[column]) for row in self.rows)
@@ -42,6 +46,9 @@ class Listing:
             for row in cells:
                 table.add_row(*(Text(row[column]) for column in block))
             show_table(table)
+        if not whole and len(blocks) > 1:
+            left = [self.columns[column] for block in blocks[1:] for column in block[1:]]
+            print(f"{len(left)} more columns with --all: {shown(', '.join(left))}")
 
     def csv(self) -> str:
         """Return the rows as CSV under a line of names, numbers in full."""

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from jupyter_client.kernelspec import KernelSpecManager
 from mini_workspace import card_text, code, standard_cells, write_notebook
 from typer.testing import CliRunner, Result
 
@@ -71,6 +72,10 @@ def test_help_is_quick():
         (["run", "mini", "-p", "strength=7"], "strength is between 0 and 1"),
         (["run", "mini", "--preset", "strong"], "no preset 'strong'"),
         (["run", "mini", "--model", "tiny"], "mini has no parameter 'model'"),
+        (["run", "later"], "later is planned: A Later Study (2025) has no notebook yet"),
+        (["sweep", "later", "-g", "steps=1"], "later is planned"),
+        (["run", "mini", "-p", "stps=1", "-p", "steps=x", "-p", "share"], "share has no value. Did you mean steps"),
+        (["sweep", "mini", "-g", "steps=0..100000000000"], "100,000,000,001 values, more than 10,000"),
         (["list", "nothing"], "no paper is called 'nothing'"),
         (["render", "nothing"], "no paper is called 'nothing'"),
         (["check", "nothing"], "no paper is called 'nothing'"),
@@ -110,7 +115,12 @@ def test_run_reports_and_repeats_only_by_force(workspace):
     assert first.exit_code == again.exit_code == 0
     assert "claims: 2 held, 1 undecided, 1 failed, 1 not testable here" in first.stdout
     assert "already run" not in first.stdout and "already run" in again.stdout
-    assert Path(first.stdout.splitlines()[-1]).is_file()
+    *_, record, after = first.stdout.splitlines()
+    assert Path(record.removeprefix("record: ")).is_file() and after.startswith("next: study list mini")
+    assert "  held     +0.5  rises holds." in first.stdout
+    other = study("run", "mini", "-p", "steps=4").stdout.splitlines()[-1]
+    assert re.fullmatch("next: study compare [0-9a-f]{12} [0-9a-f]{12}", other)
+    assert study(*other.split()[2:]).exit_code == 0
     assert "mini: cell 4 of 4" in first.stderr and again.stderr == ""
 
 
@@ -199,3 +209,32 @@ def test_commands_outside_a_workspace_say_so(tmp_path):
         text=True,
     )
     assert result.returncode == 2 and "no workspace found" in result.stderr and "STUDY_ROOT" in result.stderr
+
+
+def test_version_names_the_workspace(workspace):
+    """The first question of every report of a fault."""
+    assert study("--version").stdout == f"study {studylib.__version__}, workspace {workspace}\n"
+
+
+def test_lab_opens_the_map_and_reaches_the_notes(workspace, monkeypatch):
+    """From the notebooks' own folder neither notes nor results could be opened."""
+    started = []
+    monkeypatch.setattr("os.execve", lambda file, words, environment: started.append((os.getcwd(), words)))
+    monkeypatch.chdir(workspace)
+    study("lab", "mini")
+    (workspace / "notebooks" / "index.ipynb").write_text("{}")
+    study("lab", "--no-browser")
+    assert {where for where, _ in started} == {str(workspace)}
+    assert [words[-1] for _, words in started] == ["notebooks/mini.ipynb", "notebooks/index.ipynb"]
+
+
+def test_doctor_installs_the_kernel_for_other_programs(workspace, tmp_path, monkeypatch):
+    """`papermill -k study` ended in "No such kernel": an editable install carries no data files."""
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
+    monkeypatch.delenv("JUPYTER_PATH", raising=False)
+    assert "installed" in study("doctor", "--fix").stdout
+    kernels = str(tmp_path / "environment" / "share" / "jupyter" / "kernels")
+    spec = KernelSpecManager(kernel_dirs=[kernels]).get_kernel_spec("study")
+    assert spec.argv[1:3] == ["-m", "studylib.running.kernels.launcher"]
+    monkeypatch.setenv("JUPYTER_PATH", str(Path(kernels).parent))
+    assert doctor.kernelspec().state == "ok"

@@ -1,5 +1,6 @@
 """A paper started from the template runs and passes its test before the first change."""
 
+import errno
 import json
 import os
 import re
@@ -79,3 +80,21 @@ def test_script_becomes_cells():
     assert (title["cell_type"], "".join(title["source"])) == ("markdown", "# Title\n\ntext")
     assert (parameters["metadata"], parameters["source"]) == ({"tags": ["parameters"]}, ["x: int = 1"])
     assert (plain["cell_type"], "".join(plain["source"]), plain["outputs"]) == ("code", "# why\nx", [])
+
+
+def test_a_disk_that_fills_leaves_no_half_paper(workspace, monkeypatch):
+    """Half a paper was left, and the next try refused: "is there already"."""
+    real, left = os.fsync, iter([True] * 6)
+
+    def fsync(descriptor):
+        if not next(left, False):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    before = sorted(workspace.rglob("*"))
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StudyError, match="the disk is full"):
+        create("fresh", "A Title")
+    assert sorted(workspace.rglob("*")) == before
+    monkeypatch.setattr(os, "fsync", real)
+    assert all(path.is_file() for path in create("fresh", "A Title"))

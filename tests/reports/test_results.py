@@ -5,8 +5,12 @@ import io
 import itertools
 import json
 import math
+import os
 import random
+import re
+import stat
 import statistics
+import subprocess
 
 import pytest
 from made_up_runs import CLAIMS, make_run, params
@@ -14,6 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from studylib.cli.main import app
+from studylib.cli.results import write_output
 from studylib.errors import StudyError
 from studylib.reports import records, results
 from studylib.reports.sweep_figure import mean_interval, sweep_figure, t_quantile
@@ -37,10 +42,10 @@ def test_runs_lie_side_by_side_in_order_of_time(workspace):
     alone = study("--metric", "score").stdout.splitlines()[0]
     assert "score · β" not in alone and "score" in alone  # a whole name is that metric alone, a part all that have it
     head, *rows = (line.split() for line in study("--metric", "scor").stdout.splitlines())
-    assert head == "run_id started_at seconds steps mode score score · β held undecided not_testable_here".split()
+    assert head == "run_id held undecided not_testable_here steps mode started_at seconds score score · β".split()
     assert [row[0] for row in rows] == ["a" * 8, "b" * 8, "c" * 8]
-    assert rows[1][1:] == ["2026-01-01", "10:01", "1.5", "5", "plain", "0.5", "2", "1", "1", "1"]
-    assert rows[2][1:] == ["2026-01-01", "10:02", "1.5", "3", "rich", "0.75", "1", "1", "1"]
+    assert rows[1][1:] == ["1", "1", "1", "5", "plain", "2026-01-01", "10:01", "1.5", "0.5", "2"]
+    assert rows[2][1:] == ["1", "1", "1", "3", "rich", "2026-01-01", "10:02", "1.5", "0.75"]
 
 
 def test_csv_and_json_hold_the_whole_numbers(workspace):
@@ -328,6 +333,9 @@ def test_wide_listing_breaks_into_blocks_on_a_terminal(monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert sum("abc" in line for line in lines) > 1
     assert all(str(number) in "".join(lines) for number in range(1000, 1009))
+    Listing(["run", *(f"metric {i}" for i in range(9))], [("abc", *range(1000, 1009))]).show(whole=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("abc" in line for line in lines) == 1 and re.match(r"\d more columns with --all: .*metric 8", lines[-1])
 
 
 def test_listing_keeps_strange_values_apart():
@@ -348,3 +356,17 @@ def test_a_real_record_is_read(workspace):
     made_up = json.loads((make_run(workspace, "a" * 12) / "record.json").read_text())
     assert set(made_up) == set(run.record)
     assert {tuple(claim) for claim in CLAIMS.values()} == {tuple(claim) for claim in run.record["claims"].values()}
+
+
+def test_a_pipe_or_a_link_is_written_to_as_it_stands(workspace):
+    """`-o /dev/null` by root replaced the device with a file; a link must go on leading where it led."""
+    fifo, target, link = workspace / "fifo", workspace / "deep" / "page.html", workspace / "link.html"
+    os.mkfifo(fifo)
+    with subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE) as reader:
+        write_output(fifo, "a page")
+        assert reader.stdout.read() == b"a page" and stat.S_ISFIFO(fifo.stat().st_mode)
+    target.parent.mkdir()
+    link.symlink_to(target)
+    for text in ("one", "two"):
+        write_output(link, text)
+        assert link.is_symlink() and target.read_text() == text

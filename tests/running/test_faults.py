@@ -8,11 +8,13 @@ import textwrap
 import time
 
 import pytest
+from jupyter_client.kernelspec import KernelSpec
 from mini_workspace import records, write_work
 from prewarmed import gone, templates
 
 from studylib.errors import StudyError
-from studylib.running import runs
+from studylib.running import engine, runs
+from studylib.running.scratch import scratch_folder
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at processes in /proc")
 PAUSE = "Path(MARK).write_text('here'); time.sleep(120)"
@@ -68,6 +70,86 @@ def test_a_runner_killed_leaves_nothing_that_looks_finished(workspace, environme
     assert again.fresh and records("mini") == [again.record]
     names = {path.name for path in again.folder.parent.iterdir()} - {".locks"}
     assert names == {again.folder.name}
+    assert not list((again.folder.parent / ".locks").iterdir())
+
+
+@pytest.mark.parametrize("prewarmed", [True, False])
+def test_what_a_killed_kernel_started_ends_with_it(workspace, environment, prewarmed):
+    """The system's memory killer takes one process: what the notebook had started must not hold its memory on."""
+    file = workspace / "child"
+    start = f"import os, subprocess; open({str(file)!r}, 'w').write(str(subprocess.Popen(['sleep', '999']).pid))"
+    write_work(workspace, start, "os.kill(os.getpid(), 9)")
+    with pytest.raises(StudyError, match="the kernel died in cell 5"):
+        runs.run("mini", prewarmed=prewarmed)
+    assert gone(int(file.read_text()))
+
+
+def test_a_plain_kernel_takes_its_children_along(workspace, tmp_path):
+    """The runner is killed: ipykernel ended itself and left what it had started."""
+    file = workspace / "child"
+    start = f"import os, subprocess; open({str(file)!r}, 'w').write(str(subprocess.Popen(['sleep', '999']).pid))"
+    write_work(workspace, start, "import time; time.sleep(999)")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    script = "from studylib.running import runs; runs.run('mini')"
+    runner = subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"TMPDIR": str(scratch)})
+    end = time.monotonic() + 120
+    while not (file.exists() and file.read_text()):
+        assert runner.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    assert list(scratch.iterdir())
+    runner.kill()
+    runner.wait()
+    assert gone(int(file.read_text()))
+    while list(scratch.iterdir()):  # the kernel removes its client's temporary folder as it ends
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_temporary_folders_of_the_dead_are_swept(tmp_path, monkeypatch):
+    """Each killed runner left one for good. Folders in use, and other programs' folders of such a name, stay."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    hold = "import os; from studylib.running.scratch import scratch_folder\n"
+    hold += "with scratch_folder() as f: print(f, flush=True);"
+    (tmp_path / "study-notes").mkdir()
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    dead = subprocess.run(
+        [sys.executable, "-c", f"{hold} os._exit(0)"], env=environment, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()  # fmt: skip
+    assert os.path.isdir(dead)
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{hold} os.read(0, 1)"],
+        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as holder:  # fmt: skip
+        alive = holder.stdout.readline().strip()
+        with scratch_folder() as mine:
+            assert not os.path.exists(dead) and os.path.isdir(alive)
+            assert sorted(map(str, tmp_path.iterdir())) == sorted([str(mine), alive, str(tmp_path / "study-notes")])
+        holder.stdin.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["study-notes"]
+
+
+@pytest.mark.parametrize("dying", [1, 2])
+def test_a_kernel_that_dies_before_it_answers_is_replaced(workspace, monkeypatch, dying):
+    """Nothing was executed yet, so another kernel takes its place; it ended in "unexpected RuntimeError"."""
+    count = workspace / "count"
+    stub = workspace / "stub.py"
+    stub.write_text(
+        "import os, runpy, sys\n"
+        f"count = os.path.getsize({str(count)!r})\n"
+        f"open({str(count)!r}, 'a').write('x')\n"
+        f"if count < {dying}: os.kill(os.getpid(), 9)\n"
+        "runpy.run_module('studylib.running.kernels.plain', run_name='__main__')\n"
+    )
+    count.touch()
+    spec = KernelSpec(argv=[sys.executable, str(stub), "-f", "{connection_file}"], display_name="", language="python")
+    monkeypatch.setattr(engine.SameInterpreterSpecs, "get_kernel_spec", lambda *_: spec)
+    if dying == 1:
+        assert runs.run("mini").fresh and count.read_text() == "xx"
+    else:
+        with pytest.raises(engine.KernelDied, match="died before replying"):
+            runs.run("mini")
+        assert runs.run("mini").fresh
 
 
 def test_a_template_killed_before_a_run_is_replaced(workspace, environment, sockets):
@@ -90,8 +172,9 @@ def test_a_full_disk_is_named_and_leaves_no_record(workspace, tmp_path, monkeypa
     try:
         write_work(workspace, "print('x' * 100_000)")
         monkeypatch.setenv("STUDY_RUNS", str(small))
-        with pytest.raises(StudyError, match="the disk is full"):
+        with pytest.raises(StudyError, match="the disk is full") as caught:
             runs.run("mini")
+        assert "See" not in str(caught.value) and not list(small.glob("mini/*.failed"))
         assert records("mini") == []
         monkeypatch.delenv("STUDY_RUNS")
         assert runs.run("mini").fresh

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -22,7 +23,7 @@ from studylib.running.kernels import rendezvous
 from studylib.workspace import PACKAGE, kernelspec_path
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prewarmed kernels need Linux")
-SECONDS = 120  # for anything that may first have to start a template on a busy machine
+SECONDS = 180  # for anything that may first have to start a template on a busy machine
 
 
 @contextlib.contextmanager
@@ -126,6 +127,89 @@ def test_no_orphan_is_left(environment, victim):
     assert all(gone(pid) for pid in (launcher, *others))
     program.kill()
     program.wait()
+
+
+@pytest.mark.parametrize("module", ["launcher", "plain"])
+def test_a_client_killed_as_its_kernel_appears_leaves_none(environment, module):
+    """The kernel's process looked at its parent when that was another already, and watched the wrong one for ever."""
+    script = f"""
+        import os, signal
+        from jupyter_client.kernelspec import KernelSpec
+        from jupyter_client.manager import KernelManager
+        manager = KernelManager(kernel_name="study")
+        argv = [{sys.executable!r}, "-m", "studylib.running.kernels.{module}", "-f", "{{connection_file}}"]
+        manager._kernel_spec = KernelSpec(argv=argv, display_name="study", language="python")
+        manager.start_kernel()
+        print(manager.provisioner.pid, manager.connection_file, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    program = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    pid, file = program.stdout.split()
+    assert gone(int(pid), SECONDS)
+    end = time.monotonic() + SECONDS
+    while kernels_of(file):
+        assert time.monotonic() < end, "a kernel lives"
+        time.sleep(0.1)
+
+
+def kernels_of(connection_file):
+    """The processes that have opened the heart of this kernel; those forked from a template do not bear its words."""
+    ports = json.loads(Path(connection_file).read_text()) if Path(connection_file).exists() else {}
+    listening = f":{ports.get('shell_port', 0):04X} 00000000:0000 0A"
+    return listening in Path("/proc/net/tcp").read_text()
+
+
+@pytest.mark.parametrize("template", ["alive", "killed"])
+def test_what_a_killed_kernel_started_ends(environment, sockets, template):
+    """A system short of memory kills the kernel alone; its children held their memory on."""
+    with kernel(environment) as (manager, client):
+        pid, child, forked = tell(client, """
+            import json, os, subprocess, time
+            child = subprocess.Popen(["sleep", "999"]).pid
+            forked = os.fork()
+            while not forked: time.sleep(1)
+            print(json.dumps([os.getpid(), child, forked]))
+        """)  # fmt: skip
+        if template == "killed":
+            for one in templates(sockets):
+                os.kill(one, signal.SIGKILL)
+                assert gone(one)
+        os.kill(pid, signal.SIGKILL)
+        assert all(gone(one) for one in (pid, child, forked))
+        assert gone(manager.provisioner.pid), "the launcher waits for a kernel that is dead"
+
+
+def test_a_template_that_left_is_not_waited_for(environment, sockets):
+    """It stays to bury its kernels, but listens no more: every later run waited 40 seconds and took a plain kernel."""
+    with kernel(environment) as (_, client):
+        old = tell(client, "import os; print(os.getppid())")
+        (folder,) = sockets.glob("study-kernels-*")
+        sockets_before = set(folder.glob("*.socket"))
+        os.kill(old, signal.SIGTERM)
+        while set(folder.glob("*.socket")) & sockets_before == sockets_before:
+            time.sleep(0.05)
+        with kernel(environment) as (_, another):
+            new = tell(another, "import os; print(os.getppid())")
+            assert new != old and new in templates(sockets)
+        assert tell(client, "print(1 + 1)") == 2
+    assert gone(old)
+
+
+def test_what_dead_templates_left_is_swept(environment, sockets):
+    """Lock, log, number and socket of a template that was killed are removed by the next one's start."""
+    (sockets / f"study-kernels-{os.getuid()}").mkdir(mode=0o700, exist_ok=True)
+    (folder,) = sockets.glob("study-kernels-*")
+    old = [folder / f"{'0' * 16}{ending}" for ending in rendezvous.ENDINGS]
+    for path in old:
+        path.write_text(str(2**22 - 1))
+    for pid in templates(sockets):
+        os.kill(pid, signal.SIGKILL)
+        assert gone(pid)
+    with kernel(environment):
+        assert not any(path.exists() for path in old)
+        assert len(list(folder.glob("*.pid"))) == len(list(folder.glob("*.socket"))) == 1
 
 
 def test_kernels_survive_their_template(environment, sockets):

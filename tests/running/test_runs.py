@@ -12,11 +12,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from mini_workspace import PARAMETERS, WORK, code, records, standard_cells, write_notebook
+from prewarmed import gone
 
 from studylib.errors import StudyError
 from studylib.files import write_atomically
 from studylib.running import runs
-from studylib.running.folder import is_alive
 from studylib.workspace import PACKAGE
 
 KEYS = """slug run_id status params preset seconds peak_memory_mib device versions hardware weights git_commit
@@ -178,12 +178,7 @@ def wait_for(condition, seconds: float = 120.0) -> None:
 
 
 def alive(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status")
-    return (
-        status.is_file() and "Z (zombie)" not in status.read_text()
-        if Path("/proc").is_dir()
-        else is_alive(pid)
-    )
+    return not gone(pid, 0.1)
 
 
 def test_progress_in_a_log_is_one_line_a_cell(workspace, tmp_path):

@@ -15,13 +15,14 @@ from mini_workspace import records, write_work
 from studylib.errors import StudyError
 from studylib.running import runs, sweeps
 from studylib.running.engine import KernelDied
+from studylib.running.grid import parse_grid
 from studylib.running.pool import Pool
 
 SLOW = "import time; time.sleep(0.2)"
 
 
 def plan(*texts, **fixed):
-    return sweeps.plan("mini", sweeps.parse_grid("mini", list(texts)), fixed)
+    return sweeps.plan("mini", parse_grid("mini", list(texts)), fixed)
 
 
 def command(workspace, *words, **options):
@@ -33,10 +34,10 @@ def command(workspace, *words, **options):
 
 def test_grids_are_read_as_parameters_are(workspace):
     """What -p takes, -g takes, with lists and ranges besides."""
-    assert sweeps.parse_grid("mini", ["share=true,no", "steps=0..4..2", 'mode=["plain"]', "limit=none,3"]) == {
+    assert parse_grid("mini", ["share=true,no", "steps=0..4..2", 'mode=["plain"]', "limit=none,3"]) == {
         "share": [True, False], "steps": [0, 2, 4], "mode": ["plain"], "limit": [None, 3],
     }  # fmt: skip
-    assert sweeps.parse_grid("mini", ["steps=-2..1"]) == {"steps": [-2, -1, 0, 1]}
+    assert parse_grid("mini", ["steps=-2..1"]) == {"steps": [-2, -1, 0, 1]}
     for text, said in (
         ("steps", "has no values"),
         ("steps=4..1", "holds no number"),
@@ -46,16 +47,27 @@ def test_grids_are_read_as_parameters_are(workspace):
         ('mode=["a"', "no JSON list"),
     ):
         with pytest.raises(StudyError, match=said):
-            sweeps.parse_grid("mini", [text])
+            parse_grid("mini", [text])
+    # refused by their size, before a value is made: 10^11 of them would fill the memory first
+    for words, said in (
+        (["steps=0..100000000000"], "100,000,000,001 values, more than 10,000"),
+        (["steps=0..9999", "limit=0..9999"], "100,000,000 points, more than 10,000"),
+        (["steps=" + ",".join("1" * 10_001)], "10,001 points, more than"),
+        (["steps=0.." + "9" * 5000], "a number of more than 18 digits"),
+        (["steps=" + "[" * 50_000], "no JSON list"),
+    ):
+        with pytest.raises(StudyError, match=said) as caught:
+            parse_grid("mini", words)
+        assert len(str(caught.value)) < 5_000
     with pytest.raises(StudyError, match="given twice"):
-        sweeps.parse_grid("mini", ["steps=1", "steps=2"])
+        parse_grid("mini", ["steps=1", "steps=2"])
 
 
 def test_all_points_are_checked_before_the_first_starts(workspace):
     """An error at point 90 must not cost the hours of the 89 before it."""
     with pytest.raises(StudyError, match=r"point 3 of 3 .*strength is between 0 and 1"):
         plan("strength=0.5,1,2")
-    with pytest.raises(StudyError, match="more than 10000"):
+    with pytest.raises(StudyError, match="more than 10,000"):
         plan("steps=1..200", "strength=0.1,0.2", "limit=1..100")
     with pytest.raises(StudyError, match="steps is given by -g and by -p"):
         plan("steps=1,2", steps=3)
@@ -98,6 +110,26 @@ def test_dry_run_lists_the_points(workspace):
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "6 points, 6 to run" in out and "steps=3 share=False" in out
     assert not (workspace / "runs" / "mini").exists()
+
+
+def test_nothing_starts_when_all_is_done(workspace):
+    """A cluster of many machines was started to find that it had nothing to do."""
+    sweep = plan("steps=1,2")
+    for point in sweep.points:
+        point.state = "done"
+    assert sweeps.run_sweep(sweep, run_calls=lambda calls: pytest.fail("started")).missing() == []
+
+
+def test_a_dry_run_says_how_long(workspace):
+    """Minutes decide whether a grid is started; they come from what points took that are done."""
+    assert sweeps.estimate(plan("steps=1..3"), 2) == ""
+    results = {"claims": {}, "metrics": {}, "seconds": 120}
+    (workspace / "papers" / "mini" / "results.json").write_text(json.dumps(results))
+    said = sweeps.estimate(plan("steps=1..3"), 2)
+    assert "about 4 minutes with --jobs 2 (as the rendered notebook took 120 s)" in said
+    known = plan("steps=1..3")
+    known.points[0].state, known.points[0].seconds = "done", 30.0
+    assert "about 1 minutes with --jobs 1 (as a point that is done took 30 s)" in sweeps.estimate(known, 1)
 
 
 def test_a_kernel_killed_by_the_system_is_tried_again(workspace):

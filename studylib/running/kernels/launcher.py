@@ -14,15 +14,17 @@ import sys
 import zlib
 from typing import NoReturn
 
+from studylib.files import open_standard_files
 from studylib.running.kernels.rendezvous import Unavailable, connect, private_folder, receive, send
+from studylib.running.kernels.watch import LOOK_SECONDS, client, kill_group, lives, remove_folder
 
-WATCH_SECONDS = 1.0  # between looks whether the client that started this process is alive
-PLAIN = [sys.executable, "-m", "ipykernel_launcher"]
+PLAIN = [sys.executable, "-m", "studylib.running.kernels.plain"]
 
 
 def main(arguments: list[str]) -> NoReturn:
     """Start a kernel with ipykernel's own arguments and end when it ends."""
-    client = os.getppid()
+    owner = client()
+    open_standard_files()
     try:
         connection = connect(dict(os.environ))
         pid = ask(connection, arguments)
@@ -31,7 +33,10 @@ def main(arguments: list[str]) -> NoReturn:
         os.execv(sys.executable, [*PLAIN, *arguments])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _frame: forward(pid, number))
-    end_as(wait(connection, client))
+    status = wait(connection, pid, owner)
+    if os.getppid() != owner:
+        remove_folder(arguments)
+    end_as(status)
 
 
 def ask(connection: socket.socket, arguments: list[str]) -> int:
@@ -49,15 +54,22 @@ def ask(connection: socket.socket, arguments: list[str]) -> int:
     return answer["pid"]
 
 
-def wait(connection: socket.socket, client: int) -> int:
-    """Wait for the kernel; its exit status, negative for a signal. Returns when the client is gone as well: with this
-    process the kernel ends."""
-    while os.getppid() == client:
-        if select.select([connection], [], [], WATCH_SECONDS)[0]:
-            try:
+def wait(connection: socket.socket, pid: int, owner: int | None) -> int:
+    """Wait for the kernel; its exit status, negative for a signal. When the client is gone, the kernel is ended.
+
+    The template buries the kernel and what it started. Where the template was killed before, this process does.
+    """
+    dead = False
+    while os.getppid() == owner:
+        if select.select([connection], [], [], LOOK_SECONDS)[0]:
+            with contextlib.suppress(OSError, EOFError):
                 return receive(connection)[0]["status"]
-            except (OSError, EOFError):  # the template was killed before, the kernel has ended now
-                return -signal.SIGKILL
+            dead = True
+        if dead:  # for a second look no template has said how it ended; a forked child may hold the connection open
+            kill_group(pid)
+            return -signal.SIGKILL
+        dead = not lives(pid)
+    kill_group(pid)
     return -signal.SIGTERM
 
 

@@ -20,7 +20,10 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[2]
 TEMPLATE = "studylib.running.kernels.template"
-START_SECONDS = 40.0  # it takes six on an idle machine; clients give a kernel sixty to start
+# a template takes six seconds on an idle machine; Jupyter's clients give a kernel sixty to start
+START_SECONDS = float(os.environ.get("STUDY_KERNELS_START", 40))
+MAX_PATH, SOCKET = 100, f"{'0' * 16}.socket"  # bytes that the path of a socket may have; a name as long as any
+ENDINGS = (".socket", ".pid", ".log", ".lock")  # of the files of one template
 REQUEST_BYTES = 16 << 20  # an environment of this size is a mistake
 # variables that are read when a library is imported: kernels that differ in one of them need different templates
 READ_AT_IMPORT = (
@@ -37,8 +40,12 @@ class Unavailable(Exception):
 
 def private_folder() -> Path:
     """This user's folder for sockets, made if need be; Unavailable if another could write to it."""
-    home = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    folder = Path(home) / f"study-kernels-{os.getuid()}"
+    homes = [os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), "/tmp"]
+    folders = [Path(home).absolute() / f"study-kernels-{os.getuid()}" for home in homes]
+    short = [folder for folder in folders if len(os.fsencode(folder / SOCKET)) <= MAX_PATH]
+    if not short:
+        raise Unavailable(f"{folders[0]} is too long a path for a socket")
+    folder = short[0]
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     status = folder.lstat()
@@ -104,6 +111,7 @@ def dial(path: Path) -> socket.socket:
 def start_template(path: Path, environment: dict[str, str]) -> socket.socket:
     """Start a template that outlives this process, unless one is about to listen, and wait for it."""
     born, log, process = path.with_suffix(".pid"), path.with_suffix(".log"), None
+    sweep(path.parent)
     if not is_template(born):
         path.unlink(missing_ok=True)
         kept = {k: v for k, v in environment.items() if k not in READ_LATER}
@@ -134,19 +142,35 @@ def is_template(born: Path) -> bool:
     """Whether the process whose number is in this file lives and is a template."""
     try:
         words = Path("/proc", born.read_text(), "cmdline").read_bytes().split(b"\0")
-    except OSError:
+    except (OSError, ValueError):  # no process, or no number
         return False
     return TEMPLATE.encode() in words  # a dead child that nobody has waited for has no words
 
 
+def sweep(folder: Path) -> None:
+    """Remove what dead templates left: socket, number, log and lock; what a launcher is at stays."""
+    for name in {path.stem for path in folder.iterdir() if path.suffix in ENDINGS}:
+        files = [folder / f"{name}{ending}" for ending in ENDINGS]
+        with contextlib.suppress(BlockingIOError), locked(folder / f"{name}.lock", wait=False):
+            if not is_template(folder / f"{name}.pid"):
+                for file in files:
+                    file.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file of its own; the system frees it if this process dies."""
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on a file of its own; the system frees it if this process dies.
+
+    BlockingIOError if another holds it and `wait` is false.
+    """
     import fcntl  # not on Windows
 
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    while True:
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):  # else it was swept away
+                yield
+                return
 
 
 def send(connection: socket.socket, message: dict[str, Any], files: tuple[int, ...] = ()) -> None:

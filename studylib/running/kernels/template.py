@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from studylib.running.kernels.rendezvous import PACKAGE, library_stamp, receive, send
+from studylib.running.kernels.watch import kill_group
 
 IDLE_SECONDS = float(os.environ.get("STUDY_KERNELS_IDLE", 1200))
 LOOK_SECONDS = 3.0  # between looks at the library's files
@@ -122,13 +123,22 @@ class Template:
     def leave(self, *_: Any) -> None:
         """Take no more requests."""
         if self.listener.fileno() >= 0:
-            self.path.unlink(missing_ok=True)
+            born = self.path.with_suffix(".pid")
+            with contextlib.suppress(OSError):  # or another has taken this one's place
+                if born.read_text() == str(os.getpid()):
+                    born.unlink()  # so that nobody waits for this process to listen again
+                    self.path.unlink()
             self.selector.unregister(self.listener)
             self.listener.close()
 
     def accept(self) -> None:
         """Fork one kernel; whatever is wrong with a request is its sender's problem only."""
-        connection, _ = self.listener.accept()
+        try:
+            connection, _ = self.listener.accept()
+        except OSError as error:  # no more files may be opened: who asks is better served by another kernel
+            print(f"leaving: {error!r}", file=sys.stderr, flush=True)
+            self.leave()
+            return
         self.used = time.monotonic()
         try:
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -180,17 +190,17 @@ class Template:
     def kill(self, pid: int) -> None:
         """Kill a kernel and what it started."""
         self.selector.unregister(self.kernels[pid])
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+        kill_group(pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)  # had it no time yet to lead a group of its own
 
     def bury(self) -> None:
         """Collect the kernels that have ended and tell their launchers how."""
         for pid in list(self.kernels):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if not ended:
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 continue
+            kill_group(pid)  # before its number is free for another
+            _, status = os.waitpid(pid, 0)
             connection = self.kernels.pop(pid)
             with contextlib.suppress(KeyError):  # its launcher was gone before
                 self.selector.unregister(connection)
