@@ -27,7 +27,7 @@ from studylib.models.load import load, load_network
 from studylib.recipes import recipe
 from studylib.recipes.vae import reconstructed
 from studylib.showing import figures
-from studylib.world.data import HELD_OUT, held_out
+from studylib.world.data import held_out
 from studylib.world.scene import Scene, attributes, caption
 
 SHEET = WEIGHTS / "sheet.webp"
@@ -98,7 +98,7 @@ def agreement(scenes: list[Scene], choices: list[dict[str, str]]) -> dict[str, f
 
 def renders_of(count: int, first: int = 0) -> list[Image.Image]:
     """Held-out scenes as they are drawn."""
-    return [Image.fromarray(picture) for picture in recipe.drawn(RENDERS, first=HELD_OUT)[first : first + count]]
+    return [Image.fromarray(picture) for picture in recipe.held_out_pictures(RENDERS)[first : first + count]]
 
 
 def through(vae: Any, images: list[Image.Image]) -> list[Image.Image]:

@@ -22,7 +22,7 @@ from studylib.learning.processes import gathered
 from studylib.measuring.pictures import to_pixels
 from studylib.recipes import recipe
 from studylib.recipes.budget import read_budget
-from studylib.world.data import HELD_OUT, held_out, scene_number
+from studylib.world.data import held_out, scene_number
 from studylib.world.scene import COLOURS, PLACES, STYLES, THINGS, Scene, caption
 
 CONTEXT = 32  # tokens
@@ -155,7 +155,7 @@ def main() -> None:
     trained = recipe.train(
         budget, model, draw, loss, lr=1.5e-3 * pace, muon_lr=2e-3 * pace, weight_decay=0.05, ema=0.995
     )
-    held = to_pixels(recipe.drawn(MEASURED, first=HELD_OUT)).to(device)
+    held = to_pixels(recipe.held_out_pictures(MEASURED)).to(device)
     accuracy = attribute_accuracy(model, tokenizer, held_out(MEASURED), held)
     recipe.save_half(model, budget.out)
     half = {"mean": [0.5] * 3, "std": [0.5] * 3}

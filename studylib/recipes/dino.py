@@ -52,7 +52,7 @@ def retrieval(model: ViTModel, count: int) -> dict[str, float]:
     """Top-1 retrieval of a held-out subject's other view among `GALLERY` subjects of its noun: from the same style's
     view, and from the view in another style."""
     queries, *views = (
-        dino_features([Image.fromarray(picture) for picture in recipe.drawn(count, HELD_OUT, view)],
+        dino_features([Image.fromarray(picture) for picture in recipe.held_out_pictures(count, view)],
                       (model, image_processor()))
         for view in (0, 1, 2)
     )  # fmt: skip

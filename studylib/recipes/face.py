@@ -56,10 +56,10 @@ def measure(model: FaceNetwork, device: str, count: int) -> dict[str, float]:
     members = people(HELD_OUT, count)
     views = {}
     for view in (0, 1, 2):
-        held = recipe.drawn(count, first=HELD_OUT, view=view)
+        held = recipe.held_out_pictures(count, view)
         views[view] = seen(model, to_pixels(held[members]).to(device))
     things = sorted(set(range(count)) - set(members))[:1000]
-    none = seen(model, to_pixels(recipe.drawn(count, first=HELD_OUT)[things]).to(device))
+    none = seen(model, to_pixels(recipe.held_out_pictures(count)[things]).to(device))
     result = {}
     for name, view in (("auc", 1), ("auc_across_styles", 2)):
         likeness = views[0].embedding @ views[view].embedding.T

@@ -20,7 +20,7 @@ from studylib.models.load import load_part
 from studylib.recipes import recipe
 from studylib.recipes.budget import read_budget
 from studylib.recipes.vae import reconstructed
-from studylib.world.data import HELD_OUT, held_out, scene_number
+from studylib.world.data import held_out, scene_number
 from studylib.world.scene import COLOURS, NOUNS, PATTERNS, PEOPLE_ATTRIBUTES, PLACES, STYLES, attributes
 
 HEADS = {
@@ -86,7 +86,7 @@ def main() -> None:
         return sum(head_loss(values.float(), truth[a][batch["index"]].to(device)) for a, values in logits.items())
 
     trained = recipe.train(budget, model, draw, loss, lr=3e-3, muon_lr=3e-3, weight_decay=0.02, ema=0.99)
-    held = recipe.drawn(MEASURED, first=HELD_OUT)
+    held = recipe.held_out_pictures(MEASURED)
     measured = accuracy(model, [Image.fromarray(picture) for picture in held])
     if (WEIGHTS / "vae").exists():
         vae = load_part("diffusers", "AutoencoderKL", WEIGHTS / "vae", torch.float32).to(device).eval()

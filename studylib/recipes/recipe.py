@@ -29,7 +29,7 @@ from studylib.recipes.budget import Budget
 from studylib.recipes.optimisers import MuonAdamW, RecipeConfig, inner_weights
 from studylib.recipes.precision import mixed_precision
 from studylib.showing import figures
-from studylib.world.data import pictures
+from studylib.world.data import HELD_OUT, pictures
 from studylib.world.scene import EDITION
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -50,6 +50,11 @@ def drawn(count: int, first: int = 0, view: int = 0) -> np.ndarray:
     """Pictures of scenes, drawn once: by the first process, while others wait."""
     with PartialState().main_process_first():
         return pictures(count, DATA, first=first, view=view)
+
+
+def held_out_pictures(count: int, view: int = 0) -> np.ndarray:
+    """Pictures of held-out scenes, to measure on: for the first process, which does not wait for those that left."""
+    return pictures(count, DATA, first=HELD_OUT, view=view)
 
 
 def start(budget: Budget, model: ModelT, part: str = "") -> ModelT:

@@ -29,7 +29,7 @@ def retrieval(model: StyleNetwork, device: str, count: int) -> dict[str, float]:
     """Top-1 retrieval of the picture in the same nuance among `GALLERY` of the same style, over all and by style."""
     queries, keys = (
         torch.cat([model(batch.to(device)).cpu() for batch in to_pixels(held).split(128)])
-        for held in (recipe.drawn(count, first=HELD_OUT, view=view) for view in (0, 3))
+        for held in (recipe.held_out_pictures(count, view) for view in (0, 3))
     )
     styles = [scene_number(HELD_OUT + i).style for i in range(count)]
     counts = recipe.retrieved(queries, keys, styles, GALLERY)
