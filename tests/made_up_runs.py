@@ -24,6 +24,7 @@ def make_run(root: Path, id: str, minute: int = 0, slug: str = "mini", **changed
         "peak_memory_mib": 100.0,
         "device": "cpu",
         "versions": {"python": "3.11.1"},
+        "hardware": {"processor": "one"},
         "weights": {},
         "git_commit": None,
         "started_at": f"2026-01-01T10:{minute:02}:00+00:00",

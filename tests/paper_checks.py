@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from studylib.evidence.card import load_card
+from studylib.workspace import written_papers
 
 
 def verdicts(record: dict[str, Any], kind: str) -> set[str]:
@@ -23,6 +26,11 @@ def refuses(check: Callable[[Any], None], answer: Callable[..., Any], message: s
     """An exercise's checker objects to this answer, and says so in words that match."""
     with pytest.raises(AssertionError, match=message):
         check(answer)
+
+
+def module_of(slug: str, name: str = "method") -> ModuleType | None:
+    """A module of a paper, for tests of what must hold of every paper; None where the paper was deleted."""
+    return import_module(f"papers.{slug}.{name}") if slug in written_papers() else None
 
 
 def own_tests(root: Path, slug: str) -> list[Path]:

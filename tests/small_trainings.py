@@ -6,16 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from paper_checks import module_of
 from PIL import Image
 from torch import Tensor
 
-from papers.dreambooth import method as dreambooth
-from papers.hypernetworks import method as hypernetworks
-from papers.lora import method as lora
-from papers.lora import subject as lora_subject
-from papers.textual_inversion import method as textual_inversion
-
 STEPS = 4
+dreambooth, hypernetworks, lora, textual_inversion = map(
+    module_of, ("dreambooth", "hypernetworks", "lora", "textual_inversion")
+)
 
 
 def pictures(seed: int, count: int = 3) -> list[Image.Image]:
@@ -41,7 +39,7 @@ def _textual_inversion(pipe: Any, photos: Any, changes: dict[str, Any], options:
 
 def _lora(pipe: Any, photos: Any, changes: dict[str, Any], options: dict[str, Any]) -> Any:
     config = replace(lora.LoRAConfig(rank=2, max_train_steps=STEPS, train_batch_size=1), **changes)
-    trained = lora_subject.train(pipe, photos, pictures(90, 2), config, **options)
+    trained = module_of("lora", "subject").train(pipe, photos, pictures(90, 2), config, **options)
     snapshots = {step: named_factors(kept) for step, kept in trained.snapshots.items()}
     return named_factors(trained.lora), snapshots, trained.history
 
@@ -57,9 +55,11 @@ def named_factors(trained: Any) -> dict[str, Tensor]:
     return {f"{name}.{side}": pair[i] for name, pair in trained.factors.items() for i, side in enumerate("AB")}
 
 
-TRAININGS = {
-    "DreamBooth": _dreambooth, "Textual Inversion": _textual_inversion, "LoRA": _lora, "hypernetwork": _hypernetwork,
-}  # fmt: skip
+WRITTEN = (
+    ("DreamBooth", dreambooth, _dreambooth), ("Textual Inversion", textual_inversion, _textual_inversion),
+    ("LoRA", lora, _lora), ("hypernetwork", hypernetworks, _hypernetwork),
+)  # fmt: skip
+TRAININGS = {name: trains for name, paper, trains in WRITTEN if paper}
 
 
 def train(method: str, pipe: Any, photos: Any, *, changes: Any = None, **options: Any) -> Any:

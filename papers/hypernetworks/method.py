@@ -208,7 +208,8 @@ class Hypernetwork(nn.ModuleDict):
         """A new one for this denoiser, on its device, in float32 whatever the denoiser computes in."""
         sizes = {(target.pair, target.projection): target.width for target in targets(unet, config)}
         device = next(unet.parameters()).device
-        return cls(sizes, config).to("cpu" if device.type == "meta" else device)  # meta: offloaded part by part
+        nets = cls(sizes, config)
+        return nets if device.type == "meta" else nets.to(device)  # meta: offloaded part by part, or sizes alone
 
 
 def corrected_context(context: Tensor, correction: nn.Module, strength: float) -> Tensor:

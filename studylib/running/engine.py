@@ -245,8 +245,8 @@ def whole_notebook(path: Path) -> nbformat.NotebookNode:
     try:
         notebook = nbformat.read(path, 4)
         nbformat.validate(notebook)
-    except (nbformat.ValidationError, ValueError, KeyError, AttributeError, TypeError) as error:
-        said = cut(str(error).strip().partition("\n")[0])
+    except (nbformat.ValidationError, ValueError, KeyError, AttributeError, TypeError, AssertionError) as error:
+        said = cut(str(error).strip().partition("\n")[0]) or "its format has no number"
         raise StudyError(f"{path} is not a notebook: {said}", "Restore the file") from error
     return notebook
 

@@ -1,11 +1,8 @@
-"""Reads a notebook's `parameters` cell and checks given values against it before any kernel starts."""
+"""Checks given values against a notebook's `parameters` cell before any kernel starts."""
 
-import ast
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -13,69 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from studylib.errors import StudyError, cut, nearest
 from studylib.evidence.card import Card, Knob, load_card
 from studylib.evidence.paper import load_presets
-from studylib.files import given_path, read_once
+from studylib.files import given_path
 from studylib.models import words
-from studylib.running.notebook import notebook_code
+from studylib.running.parameters_cell import Parameter, cell_of, is_int, read_parameters
 from studylib.workspace import notebook_path, paper_folder
 
-TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
 NONE = ("none", "null")
 BIGGEST = 2**63  # a record holds 64 bits
 _models: dict[str, tuple[dict[str, "Parameter"], Card, type[BaseModel]]] = {}  # slug -> made from, made
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One line of the parameters cell: `name: type = default  # help`."""
-
-    name: str
-    type: type
-    optional: bool
-    default: Any
-    help: str
-
-    @property
-    def described(self) -> str:
-        """The type in words, for messages."""
-        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[self.type]
-        return f"{words} or none" if self.optional else words
-
-
-def read_parameters(path: Path) -> dict[str, Parameter]:
-    """Read the cell tagged `parameters`: bool, int, float, str or Optional of one, one per line.
-
-    Raises StudyError naming the line that is anything else, because papermill would skip it without a word.
-    """
-    return dict(_read_parameters(path))
-
-
-@read_once
-def _read_parameters(path: Path) -> dict[str, Parameter]:
-    cells = notebook_code(path).parameters
-    if len(cells) != 1:
-        raise StudyError(f"{path} has {len(cells)} cells tagged `parameters`", "Tag exactly one code cell so")
-    source = cells[0]
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError as error:
-        raise StudyError(
-            f"the parameters cell of {path} does not parse: {error}", "Mend that line"
-        ) from error
-    lines = source.splitlines()
-    found = {}
-    for statement in statements:
-        if isinstance(statement, ast.ImportFrom) and statement.module == "typing":
-            continue
-        parameter = _read_line(statement, lines[statement.lineno - 1])
-        if parameter is None:
-            raise StudyError(
-                f"line {statement.lineno} of the parameters cell of {path.name} is no parameter: "
-                f"{lines[statement.lineno - 1].strip()}",
-                "Write `name: type = value  # help`: bool, int, float, str or Optional[...], a plain value",
-            )
-        found[parameter.name] = parameter
-    return found
 
 
 def parameter_model(slug: str) -> type[BaseModel]:
@@ -83,7 +26,7 @@ def parameter_model(slug: str) -> type[BaseModel]:
 
     Raises StudyError when the card describes a knob the notebook does not have, or a default is out of range.
     """
-    parameters, card = _read_parameters(notebook_path(slug)), load_card(slug)
+    parameters, card = cell_of(notebook_path(slug)), load_card(slug)
     known = _models.get(slug)
     if known is None or known[0] is not parameters or known[1] is not card:  # one of the two files has changed
         known = _models[slug] = parameters, card, _build_model(slug, parameters, card.knobs)
@@ -143,11 +86,11 @@ class Checks:
         at once.
         """
         known = self.parameters
-        huge = [name for name, value in given.items() if _is_int(value) and abs(value) >= BIGGEST]
+        huge = [name for name, value in given.items() if is_int(value) and abs(value) >= BIGGEST]
         if huge:
             raise StudyError(f"{', '.join(huge)}: beyond 64 bits, more than a record holds", "Give smaller numbers")
         given = {
-            name: float(value) if _is_int(value) and name in known and known[name].type is float else value
+            name: float(value) if is_int(value) and name in known and known[name].type is float else value
             for name, value in given.items()
         }
         try:
@@ -236,26 +179,6 @@ def preset_values(slug: str, preset: str | None) -> dict[str, Any]:
     return presets[preset]
 
 
-def _read_line(statement: ast.stmt, line: str) -> Parameter | None:
-    if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
-        return None
-    words = ast.unparse(statement.annotation)
-    inner = re.fullmatch(r"(?:typing\.)?Optional\[(\w+)\]", words)
-    optional, name = bool(inner), inner.group(1) if inner else words
-    if name not in TYPES or statement.value is None or statement.lineno != statement.end_lineno:
-        return None
-    try:
-        default = ast.literal_eval(statement.value)
-    except ValueError:
-        return None
-    if TYPES[name] is float and _is_int(default):
-        default = float(default)
-    if type(default) is not TYPES[name] and not (optional and default is None):
-        return None
-    comment = line.encode()[statement.end_col_offset :].decode().strip()
-    return Parameter(statement.target.id, TYPES[name], optional, default, comment.removeprefix("#").strip())
-
-
 def _parse(parameter: Parameter, text: str) -> Any:
     word = text.lower()
     if parameter.optional and word in NONE:
@@ -304,7 +227,3 @@ def _explain(
 
 def _unknown(name: str, parameters: dict[str, Parameter], slug: str) -> tuple[str, str]:
     return f"{slug} has no parameter {name!r}", f"{nearest(name, parameters)}It has: {', '.join(parameters)}"
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

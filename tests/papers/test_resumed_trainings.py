@@ -63,6 +63,7 @@ def test_another_training_is_refused(method, pipe, tmp_path):
               folder=tmp_path)  # fmt: skip
 
 
+@pytest.mark.skipif("LoRA" not in TRAININGS, reason="LoRA was deleted")
 def test_other_captions_are_refused(pipe, tmp_path):
     """A LoRA learns what its captions say; the pictures alone do not tell two trainings apart."""
     train("LoRA", pipe, pictures(0), folder=tmp_path, captions=["a", "b", "c"])
@@ -70,6 +71,7 @@ def test_other_captions_are_refused(pipe, tmp_path):
         train("LoRA", pipe, pictures(0), folder=tmp_path, captions=["a", "b", "d"])
 
 
+@pytest.mark.skipif("LoRA" not in TRAININGS, reason="LoRA was deleted")
 def test_steps_that_were_not_kept_are_said(pipe, tmp_path):
     """A finished training cannot go back for the weights of a step that nobody asked it to keep."""
     train("LoRA", pipe, pictures(0), folder=tmp_path, keep=(2,))
@@ -77,6 +79,7 @@ def test_steps_that_were_not_kept_are_said(pipe, tmp_path):
         train("LoRA", pipe, pictures(0), folder=tmp_path, keep=(1, 2))
 
 
+@pytest.mark.skipif("DreamBooth" not in TRAININGS, reason="DreamBooth was deleted")
 def test_pictures_of_the_class_count(pipe, tmp_path, monkeypatch):
     """The prior is data as well."""
     train("DreamBooth", pipe, pictures(0), folder=tmp_path)
