@@ -154,7 +154,7 @@ def main() -> None:
     budget = read_budget(
         "sd", __doc__.splitlines()[0], steps=20_000, minutes=300, batch_size=48, scenes=48_000,
         options={
-            "snr_power": {"type": float, "default": 0.5, "help": "loss weight (5 / SNR, at most 1) to this power"},
+            "snr_power": {"type": float, "default": 0.0, "help": "loss weight (5 / SNR, at most 1) to this power"},
             "people": {"type": float, "default": 0.3, "help": "this share of a batch is drawn among people alone"},
             "align": {"type": float, "default": 0.1, "help": "weight of the part map's loss; 0: without"},
             "measure": {"action": argparse.BooleanOptionalAction, "default": True, "help": "judge 600 samples at last"},
