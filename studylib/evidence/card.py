@@ -92,6 +92,8 @@ class Card(Strict):
     licence: str
     order: int = Field(ge=1)
     question: str
+    hero: str = ""  # a recorded figure that README shows, by its name, and what it shows
+    hero_caption: str = ""
     knobs: dict[str, Knob] = {}
     claims: list[Claim] = Field(min_length=5)
 

@@ -1,7 +1,7 @@
 """Sections of README that are generated: each stands between two marker lines."""
 
 from studylib.errors import StudyError
-from studylib.evidence.card import shown_path
+from studylib.evidence.card import load_card, shown_path
 from studylib.evidence.course import course
 from studylib.evidence.paper import load_results
 from studylib.evidence.verdicts import count_verdicts
@@ -9,6 +9,7 @@ from studylib.files import read_text, write_atomically
 from studylib.workspace import find_root
 
 MEND = "Restore README.md"
+PICTURES_START, PICTURES_END = "<!-- pictures:start -->", "<!-- pictures:end -->"
 README_START, README_END = "<!-- papers:start -->", "<!-- papers:end -->"
 
 
@@ -33,9 +34,20 @@ def papers_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def hero_pictures() -> str:
+    """Return the pictures that cards of written papers name for README, with their captions."""
+    shown = []
+    for card in (load_card(entry.slug) for entry in course() if entry.written):
+        figure = f"papers/{card.slug}/figures/{card.hero}.webp"
+        if card.hero and (find_root() / figure).is_file():
+            shown.append(f"![{card.title}]({figure})\n\n*{card.hero_caption}*\n")
+    return "\n".join(shown)
+
+
 def update_readme() -> bool | None:
-    """Rewrite the table of papers between README.md's markers; tell whether the file changed."""
-    return rewrite_section(README_START, README_END, papers_table(), "table of papers")
+    """Rewrite the pictures and the table of papers between README.md's markers; tell whether the file changed."""
+    shown = rewrite_section(PICTURES_START, PICTURES_END, hero_pictures(), "pictures of papers", optional=True)
+    return rewrite_section(README_START, README_END, papers_table(), "table of papers") or shown
 
 
 def rewrite_section(start: str, end: str, content: str, what: str, *, optional: bool = False) -> bool | None:
