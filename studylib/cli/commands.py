@@ -229,13 +229,12 @@ def lab(
     extra = list(context.args)
     if slug is not None and slug.startswith("-"):  # `study lab -- --option` names no paper
         extra, slug = [slug, *extra], None
-    command = [sys.executable, "-m", "jupyterlab", *([] if browser else ["--no-browser"])]
+    command = [sys.executable, "-m", "jupyterlab", *([] if browser else ["--no-browser"]), OPTION]
     if slug is not None:
         need_paper(slug)
         command.append(f"notebooks/{slug}.ipynb")
     elif notebook_path(INDEX).is_file():
         command.append(f"notebooks/{INDEX}.ipynb")
-    command.append(OPTION)
     folder = find_root() / "notebooks"
     folder.mkdir(exist_ok=True)
     os.chdir(folder.parent)  # so that notes, cards and results beside the notebooks can be opened as well

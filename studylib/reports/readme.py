@@ -44,10 +44,10 @@ def hero_pictures() -> str:
     return "\n".join(shown)
 
 
-def update_readme() -> bool | None:
+def update_readme() -> bool:
     """Rewrite the pictures and the table of papers between README.md's markers; tell whether the file changed."""
     shown = rewrite_section(PICTURES_START, PICTURES_END, hero_pictures(), "pictures of papers", optional=True)
-    return rewrite_section(README_START, README_END, papers_table(), "table of papers") or shown
+    return rewrite_section(README_START, README_END, papers_table(), "table of papers") or bool(shown)
 
 
 def rewrite_section(start: str, end: str, content: str, what: str, *, optional: bool = False) -> bool | None:

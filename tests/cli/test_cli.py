@@ -197,7 +197,7 @@ def test_commands_outside_a_workspace_say_so(tmp_path):
     shutil.copytree(
         Path(studylib.__file__).parent,
         copy,
-        ignore=shutil.ignore_patterns("weights", "__pycache__", "recipes", "world"),
+        ignore=shutil.ignore_patterns("weights", "__pycache__", "recipes"),
     )
     environment = {name: value for name, value in os.environ.items() if name != "STUDY_ROOT"}
     command = [sys.executable, "-c", "from studylib.cli.main import app; app()", "list"]

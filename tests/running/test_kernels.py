@@ -78,7 +78,9 @@ def test_interrupt_and_restart(environment):
             while client.get_iopub_msg(timeout=SECONDS)["msg_type"] != "stream":
                 pass
             manager.interrupt_kernel()
-            assert client.get_shell_msg(timeout=SECONDS)["content"]["ename"] == "KeyboardInterrupt"
+            replies = iter(lambda: client.get_shell_msg(timeout=SECONDS), None)  # those about the kernel come late
+            reply = next(message for message in replies if message["msg_type"] == "execute_reply")
+            assert reply["content"]["ename"] == "KeyboardInterrupt"
             while client.get_iopub_msg(timeout=SECONDS)["content"].get("execution_state") != "idle":
                 pass
         tell(client, "kept = 1")
@@ -309,13 +311,14 @@ def test_nothing_of_a_run_is_left_for_the_next(environment):
         assert tell(after, state) == before
 
 
-def test_a_folder_of_another_user_is_refused(environment, tmp_path, capfd):
+def test_a_folder_of_another_user_is_refused(environment, tmp_path_factory, capfd):
     """Whoever owns the socket's folder could pose as the template: a plain kernel starts, and it is said once."""
-    folder = tmp_path / f"study-kernels-{os.getuid()}"
+    home = tmp_path_factory.mktemp("o")  # short, or the sockets would lie elsewhere
+    folder = home / f"study-kernels-{os.getuid()}"
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
     for _ in range(2):
-        with kernel(environment, XDG_RUNTIME_DIR=str(tmp_path)) as (_, client):
+        with kernel(environment, XDG_RUNTIME_DIR=str(home)) as (_, client):
             assert tell(client, "import sys; print(int('diffusers' in sys.modules))") == 0
     assert "only you can enter" in capfd.readouterr().err
 
@@ -379,7 +382,8 @@ def test_papermill_and_nbval_take_it(environment, tmp_path, monkeypatch):
 
 
 def test_a_run_takes_a_prewarmed_kernel_and_records_the_same(environment, tmp_path, monkeypatch):
-    """`study run` uses them unless told not to; the record must not depend on it, but for time and memory."""
+    """`study run` uses them unless told not to; the record must not depend on it, but for time and memory,
+    and what torch tells of the machine."""
     monkeypatch.setenv("STUDY_ROOT", str(make_workspace(tmp_path)))
     look = "import sys; from pathlib import Path; Path('seen').write_text(str('diffusers' in sys.modules))"
     cells = [code(PARAMETERS, "parameters"), code(look), *standard_cells()[2:]]
@@ -389,6 +393,7 @@ def test_a_run_takes_a_prewarmed_kernel_and_records_the_same(environment, tmp_pa
     assert seen.read_text() == "True"
     plain = runs.run("mini", prewarmed=False, force=True).record
     assert seen.read_text() == "False"
-    for key in ("seconds", "peak_memory_mib", "started_at"):
+    assert forked["hardware"].items() >= plain["hardware"].items()  # what torch tells, only where it was imported
+    for key in ("seconds", "peak_memory_mib", "started_at", "hardware"):
         forked.pop(key), plain.pop(key)
     assert forked == plain

@@ -41,7 +41,7 @@ def test_rendered_notebook_is_clean_and_measured(workspace):
     assert "seen in ./notebooks by <python>" in "".join(codes[2]["outputs"][0]["text"])
     written = json.loads((workspace / "papers" / "mini" / "results.json").read_text())
     assert written == results
-    about = ["seconds", "peak_memory_mib", "device", "versions", "weights", "git_commit"]
+    about = ["seconds", "peak_memory_mib", "device", "versions", "hardware", "weights", "git_commit"]
     assert list(results) == ["slug", "params", "claims", "metrics", *about]
     assert results["device"] == "cpu" and "torch" in results["versions"]
     assert any(name.startswith("studylib/sd/") for name in results["weights"])
