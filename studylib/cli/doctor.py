@@ -55,6 +55,7 @@ def examine() -> Iterator[Finding]:
     yield from weights()
     yield from papers()
     yield devices()
+    yield threads()
     yield kernels()
     yield kernelspec()
     yield memory()
@@ -150,6 +151,17 @@ def devices() -> Finding:
     return Finding(
         "ok", "devices", f"cpu only, {os.cpu_count()} cores: enough for model=tiny, hub models want a GPU"
     )
+
+
+def threads() -> Finding:
+    """Say how many threads torch takes, and how long one that waits for another keeps its core."""
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("fail", "threads", f"torch does not import: {error}", "Install the pinned torch again")
+    spin = os.environ.get("GOMP_SPINCOUNT")
+    waiting = f"GOMP_SPINCOUNT={spin}" if spin else f"OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY')}"
+    return Finding("ok", "threads", f"{torch.get_num_threads()} of torch, waiting as {waiting} says")
 
 
 def kernels() -> Finding:
