@@ -26,7 +26,7 @@ def test_click_on_share_attention_changes_the_picture(tmp_path, lab, page, open_
     parameters.source += QUICK
     nbformat.write(notebook, tmp_path / "style_aligned.ipynb")
     open_notebook(page, lab(tmp_path), "style_aligned.ipynb")
-    run_all(page, 300)
+    run_all(page, 500)  # far more than it takes alone
     panel = page.locator(".study-state").first
     panel.scroll_into_view_if_needed()
     expect(panel).to_have_text(re.compile("share_attention=True .* · "))
